@@ -1,0 +1,39 @@
+# Everything runs in .venv, which is made from requirements.txt at first use.
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help demo test lab check notebooks lock clean
+
+help:            ## what can be made
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+demo: .venv/ready   ## 30 tickets through strong-only, cheap-only and cascade, in a table
+	@$(BIN)/workshop demo
+
+test: .venv/ready   ## style, types, every test, every notebook
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q
+
+lab: .venv/ready   ## JupyterLab, opened at notebook 00
+	$(BIN)/jupyter lab --notebook-dir=notebooks 00_check_your_setup.ipynb
+
+notebooks: .venv/ready   ## run the solved notebooks and build the learners' copies from them
+	$(BIN)/workshop build-notebooks --render
+
+lock:            ## write requirements.txt again from pyproject.toml
+	$(PYTHON) -m venv .venv-lock && .venv-lock/bin/pip install -q uv
+	.venv-lock/bin/uv pip compile --universal --python-version 3.11 --extra dev --upgrade --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links -q -o requirements.txt pyproject.toml
+	echo "-e ." >> requirements.txt
+	rm -rf .venv-lock
+
+clean:           ## remove the environment and all caches
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache *.egg-info
+
+.venv/ready: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements.txt
+	@touch $@

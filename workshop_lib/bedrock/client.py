@@ -1,0 +1,370 @@
+"""How a model is called: Converse and ConverseStream through unmodified boto3, with one retry owner for each kind of failure.
+
+    bedrock = Bedrock(Settings.load(), Catalogue.load())
+    reply = bedrock.converse("strong", "Which plan has SSO?", max_tokens=200)
+    reply.text, reply.cost_usd
+
+botocore retries what it knows to be transient (429, 500, 503, dropped connections) in adaptive mode, whose rate limiter is per
+client: so every model has a client of its own. tenacity retries only what botocore never does: 408, 424 caused by a 5xx, and an
+error inside a stream. Nothing is retried by both.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from botocore.exceptions import BotoCoreError, ClientError
+from urllib3.exceptions import HTTPError
+
+from workshop_lib.bedrock import errors
+from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec
+from workshop_lib.bedrock.replies import Reply, StreamEvent, reply_from_wire
+from workshop_lib.bedrock.settings import Settings
+
+if TYPE_CHECKING:
+    import boto3
+    from mypy_boto3_bedrock_runtime.client import BedrockRuntimeClient
+
+Message = Mapping[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool that the model is made to call: its `schema` is the form of the answer."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any]
+    """JSON Schema of the tool's input, an object."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """`toolConfig` with this tool forced."""
+        spec = {"name": self.name, "description": self.description, "inputSchema": {"json": dict(self.schema)}}
+        return {"tools": [{"toolSpec": spec}], "toolChoice": {"tool": {"name": self.name}}}
+
+
+class Bedrock:
+    """Calls models by role or catalogue key. Safe to share between threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalogue: Catalogue,
+        *,
+        max_attempts: int = 8,
+        read_timeout_s: float = 60,
+        own_attempts: int = 3,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """
+        Args:
+            settings: door, Region, endpoint, guardrail; `workers` sizes the connection pools.
+            catalogue: ids and prices.
+            max_attempts: HTTP requests at most for one call, botocore's retries included.
+            read_timeout_s: how long to wait for an answer; each silent attempt may be billed, so fit it to max_tokens.
+            own_attempts: tries at most for what botocore does not retry.
+            sleep, clock: injected by tests.
+        """
+        self.settings, self.catalogue = settings, catalogue
+        self._max_attempts, self._read_timeout = max_attempts, read_timeout_s
+        self._sleep, self._clock = sleep, clock
+        self._own_attempts = own_attempts
+        self._session: boto3.Session | None = None
+        self._clients: dict[str, BedrockRuntimeClient] = {}
+        self._lock = threading.Lock()
+
+    def converse(
+        self,
+        model: str,
+        messages: str | Sequence[Message],
+        *,
+        system: str | Sequence[Message] = (),
+        tool: Tool | None = None,
+        max_tokens: int = 512,
+        temperature: float | None = 0.0,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """One call.
+
+        Args:
+            model: role (cheap, strong, judge, classifier) or catalogue key.
+            messages: the user's text, or a conversation in Converse's form.
+            system: the system prompt, as text or as Converse blocks (for a cache point).
+            tool: the form of the answer; the model is told that it must call it.
+            max_tokens: longest answer. Always sent: the service reserves quota by it.
+            temperature: 0 repeats itself, 1 varies; not sent to models that refuse it.
+            extra: further Converse fields as they are on the wire, e.g. {"serviceTier": {"type": "flex"}}.
+
+        Raises:
+            BedrockError: the call failed; the class says why and what to do (see `errors`).
+            UnknownModel: there is no such role or key.
+        """
+        spec = self.catalogue[model]
+        request = self._request(
+            spec, messages, system=system, tool=tool, max_tokens=max_tokens, temperature=temperature, extra=extra
+        )
+        started = self._clock()
+        response, before = self._retrying(spec, lambda: self.client(spec.key).converse(**request))
+        attempts = before + int(response["ResponseMetadata"].get("RetryAttempts", 0)) + 1
+        return reply_from_wire(response, spec, wall_ms=(self._clock() - started) * 1e3, attempts=attempts)
+
+    def stream(
+        self,
+        model: str,
+        messages: str | Sequence[Message],
+        *,
+        system: str | Sequence[Message] = (),
+        tool: Tool | None = None,
+        max_tokens: int = 512,
+        temperature: float | None = 0.0,
+        extra: Mapping[str, Any] | None = None,
+    ) -> Iterator[StreamEvent]:
+        """The same as `converse`, as it comes. The last event is `finished` and carries the whole Reply.
+
+        If the stream breaks, a `restarted` event voids what came so far and the whole call is made again.
+
+        Raises:
+            BedrockError: as `converse`; StreamBroken when every try broke.
+        """
+        spec = self.catalogue[model]
+        request = self._request(
+            spec, messages, system=system, tool=tool, max_tokens=max_tokens, temperature=temperature, extra=extra
+        )
+        started, spent = self._clock(), 0
+        for attempt in range(1, self._own_attempts + 1):
+            response, before = self._retrying(spec, lambda: self.client(spec.key).converse_stream(**request))
+            spent += before + int(response["ResponseMetadata"].get("RetryAttempts", 0)) + 1
+            gathered = _Gathered()
+            stream = response["stream"]
+            try:
+                yield StreamEvent("started" if attempt == 1 else "restarted")
+                for event in stream:
+                    yield from gathered.add(event)
+                if not gathered.complete:
+                    raise HTTPError("the stream ended before its last event")  # noqa: TRY301  # one handler for every break
+                break
+            except (ClientError, BotoCoreError, HTTPError) as error:
+                ours = errors.from_botocore(error, model=spec.key, attempts=spent)
+                if attempt == self._own_attempts or not _we_retry(ours):
+                    raise ours from error
+            finally:
+                stream.close()
+            self._sleep(min(0.2 * 2**attempt, 5))
+        whole = {**gathered.response(), "ResponseMetadata": response["ResponseMetadata"]}
+        yield StreamEvent(
+            "finished",
+            reply=reply_from_wire(whole, spec, wall_ms=(self._clock() - started) * 1e3, attempts=spent),
+        )
+
+    def count_tokens(
+        self,
+        model: str,
+        messages: str | Sequence[Message],
+        *,
+        system: str | Sequence[Message] = (),
+        tool: Tool | None = None,
+    ) -> int:
+        """Input tokens that `converse` with the same arguments would be billed for. Free of charge.
+
+        Raises:
+            BedrockError: as `converse`; some models cannot count (InvalidRequest).
+        """
+        spec = self.catalogue[model]
+        request = self._request(spec, messages, system=system, tool=tool, max_tokens=1)
+        body: Any = {k: v for k, v in request.items() if k in ("messages", "system", "toolConfig")}
+        counted, _ = self._retrying(
+            spec, lambda: self.client(spec.key).count_tokens(modelId=spec.base_id, input={"converse": body})
+        )
+        return int(counted["inputTokens"])
+
+    def client(self, model: str) -> BedrockRuntimeClient:
+        """The boto3 client of one model: made at first use, then kept.
+
+        Raises:
+            BedrockError: no Region, no such profile, ...
+        """
+        spec = self.catalogue[model]
+        with self._lock:
+            if spec.key not in self._clients:
+                try:
+                    self._clients[spec.key] = self._new_client()
+                except (BotoCoreError, ValueError) as error:
+                    raise errors.from_botocore(error, model=spec.key) from error
+            return self._clients[spec.key]
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
+            self._clients.clear()
+
+    def _new_client(self) -> BedrockRuntimeClient:
+        import boto3  # a tenth of a second that `import workshop_lib` need not take
+        from botocore.config import Config
+
+        s = self.settings
+        self._session = self._session or boto3.Session(
+            profile_name=s.aws_profile if s.mode == "live" else None,
+            region_name=s.region or ("us-west-2" if s.mode == "local" else None),
+        )
+        local = s.mode == "local"
+        config = Config(
+            retries={"mode": "adaptive", "total_max_attempts": self._max_attempts},
+            max_pool_connections=s.workers,
+            connect_timeout=5,
+            read_timeout=self._read_timeout,
+            tcp_keepalive=True,
+            user_agent_extra="two-tier-workshop",
+            # A bearer token in the environment (even an empty one) would refuse plain http, and a proxy would not know loopback.
+            signature_version="v4" if local else None,
+            proxies={} if local else None,
+        )
+        keys: dict[str, Any] = {"aws_access_key_id": "local", "aws_secret_access_key": "local"} if local else {}
+        client: BedrockRuntimeClient = self._session.client(
+            "bedrock-runtime", endpoint_url=s.endpoint_url, config=config, **keys
+        )
+        client.meta.events.register("response-received.bedrock-runtime", _mark_daily_quota)
+        return client
+
+    def _request(
+        self,
+        spec: ModelSpec,
+        messages: str | Sequence[Message],
+        *,
+        system: str | Sequence[Message],
+        tool: Tool | None,
+        max_tokens: int,
+        temperature: float | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        inference: dict[str, Any] = {"maxTokens": max_tokens}
+        if temperature is not None and spec.accepts_temperature:
+            inference["temperature"] = temperature
+        request: dict[str, Any] = {
+            "modelId": spec.id,
+            "messages": [{"role": "user", "content": [{"text": messages}]}] if isinstance(messages, str) else messages,
+            "inferenceConfig": inference,
+        }
+        if system:
+            request["system"] = [{"text": system}] if isinstance(system, str) else system
+        if tool is not None:
+            request["toolConfig"] = tool.to_wire()
+        if self.settings.guardrail:
+            request["guardrailConfig"] = self.settings.guardrail
+        return request | dict(extra or {})
+
+    def _retrying(self, spec: ModelSpec, call: Callable[[], T]) -> tuple[T, int]:
+        """The call's response and the HTTP requests that earlier tries of ours spent on it."""
+        import tenacity
+
+        spent = 0
+        retrying = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self._own_attempts),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+            retry=tenacity.retry_if_exception(_we_retry),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        for attempt in retrying:
+            with attempt:
+                try:
+                    return call(), spent
+                except (ClientError, BotoCoreError) as error:
+                    ours = errors.from_botocore(error, model=spec.key)
+                    spent += ours.attempts
+                    ours.attempts = spent
+                    raise ours from error
+        raise AssertionError("tenacity either returns or raises")
+
+
+class _Gathered:
+    """A Converse response put together from stream events."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._inputs: dict[int, str] = {}
+        self._stop, self._metadata = "", dict[str, Any]()
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._stop and self._metadata)
+
+    def add(self, event: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        ((kind, body),) = event.items()
+        index = body.get("contentBlockIndex", 0)
+        if kind == "contentBlockStart" and "toolUse" in body["start"]:
+            self._blocks[index], self._inputs[index] = {"toolUse": dict(body["start"]["toolUse"])}, ""
+        elif kind == "contentBlockDelta" and "text" in body["delta"]:
+            block = self._blocks.setdefault(index, {"text": ""})
+            block["text"] += body["delta"]["text"]
+            yield StreamEvent("text", body["delta"]["text"])
+        elif kind == "contentBlockDelta" and "toolUse" in body["delta"]:
+            self._inputs[index] = self._inputs.get(index, "") + body["delta"]["toolUse"]["input"]
+            yield StreamEvent("tool_input", body["delta"]["toolUse"]["input"])
+        elif kind == "messageStop":
+            self._stop = body["stopReason"]
+        elif kind == "metadata":
+            self._metadata = dict(body)
+
+    def response(self) -> dict[str, Any]:
+        for index, text in self._inputs.items():
+            try:
+                self._blocks[index]["toolUse"]["input"] = json.loads(text or "{}")
+            except ValueError:
+                # Cut off by max_tokens: keep what came, so that the caller sees an invalid answer and not a crash.
+                self._blocks[index]["toolUse"]["input"] = text
+        content = [self._blocks[i] for i in sorted(self._blocks)]
+        return {
+            "output": {"message": {"role": "assistant", "content": content}},
+            "stopReason": self._stop,
+            **self._metadata,
+        }
+
+
+def _we_retry(error: BaseException) -> bool:
+    """What botocore never retries and a second try may mend."""
+    if isinstance(error, errors.ModelFailed):
+        response = getattr(error.__cause__, "response", {})
+        return int(response.get("originalStatusCode") or 0) >= 500
+    return isinstance(error, errors.ModelTimeout | errors.StreamBroken)
+
+
+def _mark_daily_quota(parsed_response: dict[str, Any] | None = None, **_: Any) -> None:
+    """Give "too many tokens per day" a code that botocore does not retry: no wait within a call can help."""
+    error = (parsed_response or {}).get("Error", {})
+    if error.get("Code") == "ThrottlingException" and errors.is_daily_quota(str(error.get("Message", ""))):
+        error["Code"] = errors.DAILY_QUOTA
+
+
+_default: list[Bedrock] = []
+
+
+def default_client() -> Bedrock:
+    """The client of the workshop opened last and not yet closed, so that a lesson need not pass it about.
+
+    This is the package's one piece of shared state, as boto3's default session is; anything but a lesson passes its client.
+
+    Raises:
+        ConfigurationError: no workshop is open.
+    """
+    if not _default:
+        raise errors.ConfigurationError(
+            "There is no client to call models with.", advice="Call open_workshop() first, or pass client=."
+        )
+    return _default[-1]
+
+
+def set_default_client(client: Bedrock, *, opened: bool) -> None:
+    """Called by `open_workshop` when a workshop opens, and when it closes."""
+    if opened:
+        _default.append(client)
+    elif client in _default:
+        _default.remove(client)

@@ -1,0 +1,23 @@
+"""DECIDING: when a cheap answer is enough, and what happens when it is not."""
+
+from workshop_lib.cascade.attempt import Attempt, Event, Outcome, Reason, Tier, attempt
+from workshop_lib.cascade.cascade import Cascade
+from workshop_lib.cascade.rules import Rule, always, confidence_below, field_in, invalid_output, never, rule, stakes
+
+__all__ = [
+    "Attempt",
+    "Cascade",
+    "Event",
+    "Outcome",
+    "Reason",
+    "Rule",
+    "Tier",
+    "always",
+    "attempt",
+    "confidence_below",
+    "field_in",
+    "invalid_output",
+    "never",
+    "rule",
+    "stakes",
+]

@@ -1,0 +1,219 @@
+"""One tier's try at an item, what a whole run of the cascade came to, and the events on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from workshop_lib.bedrock.catalogue import Usage
+from workshop_lib.bedrock.client import Message, Tool
+from workshop_lib.bedrock.errors import BedrockError, InvalidOutput, WorkshopError
+from workshop_lib.bedrock.replies import Reply
+from workshop_lib.triage import prompts
+from workshop_lib.triage.task import Task
+
+D = TypeVar("D", bound=BaseModel)
+D_co = TypeVar("D_co", bound=BaseModel, covariant=True)
+
+
+class Converses(Protocol):
+    """Whatever can answer: `Bedrock`, or a double of your own in a test."""
+
+    def converse(
+        self,
+        model: str,
+        messages: str | Sequence[Message],
+        *,
+        system: str | Sequence[Message] = (),
+        tool: Tool | None = None,
+        max_tokens: int = 512,
+        temperature: float | None = 0.0,
+    ) -> Reply:
+        """As `Bedrock.converse`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tier:
+    """A model with its settings. Tiers of a cascade are listed from cheap to strong."""
+
+    model: str
+    """Role (cheap, strong, ...) or catalogue key."""
+    name: str = ""
+    """How the tier is called in events and tables; default: `model`."""
+    temperature: float | None = 0.0
+    max_tokens: int | None = None
+    """Longest answer; None: what the task says."""
+    repairs: int = 1
+    """How often an unusable answer is sent back with what is wrong in it."""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.model)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why an item went up a tier."""
+
+    rule: str
+    """Short name that can be counted, e.g. "needs_human"."""
+    detail: str = ""
+    """What was seen, e.g. "confidence 0.62 < 0.7"."""
+
+
+@dataclass(frozen=True)
+class Attempt(Generic[D_co]):
+    """One tier's try: a decision or an error, and all that it cost either way."""
+
+    tier: str
+    model: str
+    """Catalogue key of the model that answered, or the tier's model if none did."""
+    task: Task[Any]
+    decision: D_co | None = None
+    error: WorkshopError | None = None
+    replies: tuple[Reply, ...] = ()
+    """Every answer that was paid for: one, or more after a repair turn."""
+    http_attempts: int = 0
+    """HTTP requests of all calls of this try, retries and failed ones included."""
+
+    @property
+    def confidence(self) -> float | None:
+        """What the model states about itself (source: self-reported), None if its task does not ask."""
+        stated = getattr(self.decision, "confidence", None)
+        return None if stated is None else float(stated)
+
+    @property
+    def cost_usd(self) -> float:
+        """USD of all replies, unusable ones included."""
+        return sum(reply.cost_usd for reply in self.replies)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of all replies."""
+        return sum((reply.usage for reply in self.replies), Usage())
+
+    @property
+    def latency_ms(self) -> float:
+        """Model time of all replies, one after the other."""
+        return sum(reply.latency_ms for reply in self.replies)
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[D_co]):
+    """What a run of the cascade came to for one item."""
+
+    item_id: str
+    decision: D_co | None
+    """The final decision: the highest tier that answered, with flags of lower tiers kept. None: every tier failed."""
+    attempts: tuple[Attempt[D_co], ...]
+    reasons: tuple[Reason, ...] = ()
+    """Why it went up, over all tiers."""
+    flags: Mapping[str, str] = ()  # type: ignore[assignment]  # made a dict in __post_init__
+    """Raised flag to the first tier that raised it."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "flags", dict(self.flags))
+
+    @property
+    def escalated(self) -> bool:
+        """Whether more than one tier was called."""
+        return len(self.attempts) > 1
+
+    @property
+    def final(self) -> Attempt[D_co]:
+        """The attempt whose decision was taken; the last one if every tier failed."""
+        return next((a for a in reversed(self.attempts) if a.decision is not None), self.attempts[-1])
+
+    @property
+    def degraded(self) -> bool:
+        """Whether a higher tier failed and a lower tier's decision was kept instead."""
+        return self.decision is not None and self.attempts[-1].decision is None
+
+    @property
+    def error(self) -> WorkshopError | None:
+        """The last tier's failure, if it failed; with a decision beside it when a lower tier's was kept."""
+        return self.attempts[-1].error
+
+    @property
+    def cost_usd(self) -> float:
+        """USD of every call of every tier."""
+        return sum(a.cost_usd for a in self.attempts)
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of every call; price them per model, not in sum."""
+        return sum((a.usage for a in self.attempts), Usage())
+
+    @property
+    def latency_ms(self) -> float:
+        """Model time, one tier after the other."""
+        return sum(a.latency_ms for a in self.attempts)
+
+
+@dataclass(frozen=True)
+class Event(Generic[D_co]):
+    """A step of one item's journey, in order: tier-started, tier-finished, (escalated, tier-started, ...)*, finished | failed."""
+
+    kind: Literal["tier-started", "tier-finished", "escalated", "finished", "failed"]
+    item_id: str
+    tier: str = ""
+    attempt: Attempt[D_co] | None = None
+    """With tier-finished."""
+    reasons: tuple[Reason, ...] = ()
+    """With escalated."""
+    outcome: Outcome[D_co] | None = None
+    """With finished and failed."""
+
+
+def attempt(item: Any, tier: Tier, *, task: Task[D], client: Converses) -> Attempt[D]:
+    """Ask one tier. An unusable answer is sent back once with what is wrong in it; failures are recorded, not raised.
+
+    Raises:
+        UnknownModel: the tier names no model of the catalogue (a mistake in the program, not in the item).
+    """
+    replies: list[Reply] = []
+    calls = 0
+    conversation: list[Message] = [{"role": "user", "content": [{"text": task.describe(item)}]}]
+
+    def result(decision: D | None, error: WorkshopError | None) -> Attempt[D]:
+        model = replies[-1].model if replies else getattr(error, "model", "") or tier.model
+        return Attempt(tier.name, model, task, decision, error, tuple(replies), calls)
+
+    for turn in range(tier.repairs + 1):
+        try:
+            reply = client.converse(
+                tier.model,
+                conversation,
+                system=task.system,
+                tool=task.tool,
+                max_tokens=tier.max_tokens or task.max_tokens,
+                temperature=tier.temperature,
+            )
+        except BedrockError as error:
+            calls += error.attempts
+            return result(None, error)
+        replies.append(reply)
+        calls += reply.attempts
+        try:
+            return result(task.parse(reply), None)
+        except InvalidOutput as problem:
+            if turn == tier.repairs or reply.blocked:
+                return result(None, problem)
+            conversation += _repair(task, reply, problem)
+    raise AssertionError("the loop returns")
+
+
+def _repair(task: Task[Any], reply: Reply, problem: InvalidOutput) -> list[Message]:
+    text = prompts.REPAIR.substitute(problem=problem.message, tool=task.tool.name)
+    answer: dict[str, Any] = {"text": text}
+    if reply.tool_use is not None:
+        use_id = reply.tool_use["toolUseId"]
+        answer = {"toolResult": {"toolUseId": use_id, "content": [{"text": text}], "status": "error"}}
+    said = reply.message
+    if not said.get("content"):
+        said = {"role": "assistant", "content": [{"text": "(no answer)"}]}
+    return [said, {"role": "user", "content": [answer]}]

@@ -1,0 +1,107 @@
+"""Who answers: the first tier whose answer no rule objects to. Flags that any tier raised stay raised.
+
+cascade = Cascade([Tier("cheap"), Tier("strong")], escalate_when=confidence_below(0.7) | stakes() | invalid_output())
+outcome = cascade.run(ticket)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from workshop_lib.bedrock.client import default_client
+from workshop_lib.bedrock.errors import WorkshopError
+from workshop_lib.cascade.attempt import Attempt, Converses, Event, Outcome, Reason, Tier, attempt
+from workshop_lib.cascade.rules import Rule, never
+from workshop_lib.triage.task import TRIAGE, Task
+
+D = TypeVar("D", bound=BaseModel)
+
+
+class Cascade(Generic[D]):
+    """Tiers from cheap to strong and the rule that sends an item up. Holds no state between items: share it between threads."""
+
+    def __init__(
+        self,
+        tiers: Sequence[Tier],
+        *,
+        escalate_when: Rule | None = None,
+        task: Task[D] = TRIAGE,  # type: ignore[assignment]  # the default makes D Decision
+        client: Converses | None = None,
+    ) -> None:
+        """
+        Args:
+            tiers: one or more, from cheap to strong; names must differ.
+            escalate_when: asked after every tier but the last; None: only failures go up.
+            task: what is asked; default: ticket triage.
+            client: who calls the models; None: the client of the workshop opened last.
+
+        Raises:
+            ValueError: no tiers, or two of one name.
+            ConfigurationError: no client was given and no workshop is open.
+        """
+        names = [tier.name for tier in tiers]
+        if not tiers or len(set(names)) < len(names):
+            raise ValueError(f"a cascade needs one or more tiers of different names, not {names}")
+        self.tiers, self.task = tuple(tiers), task
+        self.escalate_when = escalate_when or never()
+        self.client: Converses = client if client is not None else default_client()
+
+    def run(self, item: Any) -> Outcome[D]:
+        """One item's outcome. A failing tier is recorded in it; look at `.decision`, `.degraded` and `.error`.
+
+        Raises:
+            UnknownModel: a tier names no model of the catalogue.
+        """
+        for event in self.stream(item):
+            if event.outcome is not None:
+                return event.outcome
+        raise AssertionError("a stream ends with an outcome")
+
+    def stream(self, item: Any) -> Iterator[Event[D]]:
+        """The same, step by step: tier-started, tier-finished, escalated, ..., finished | failed."""
+        item_id = _id_of(item)
+        attempts: list[Attempt[D]] = []
+        reasons: list[Reason] = []
+        for tier in self.tiers:
+            yield Event("tier-started", item_id, tier.name)
+            attempts.append(attempt(item, tier, task=self.task, client=self.client))
+            yield Event("tier-finished", item_id, tier.name, attempt=attempts[-1])
+            if tier is self.tiers[-1]:
+                break
+            found = self.escalate_when.reasons(attempts[-1])
+            if attempts[-1].decision is None and not found:
+                found = (Reason("failed", _said(attempts[-1].error)),)
+            if not found:
+                break
+            reasons.extend(found)
+            yield Event("escalated", item_id, tier.name, reasons=found)
+        outcome = _conclude(item_id, self.task, attempts, reasons)
+        yield Event("finished" if outcome.decision is not None else "failed", item_id, outcome=outcome)
+
+
+def _conclude(item_id: str, task: Task[D], attempts: list[Attempt[D]], reasons: list[Reason]) -> Outcome[D]:
+    decided = [(a.tier, a.decision) for a in attempts if a.decision is not None]
+    flags: dict[str, str] = {}
+    for name in task.flags:
+        for tier, decision in decided:
+            if getattr(decision, name):
+                flags.setdefault(name, tier)
+    final = decided[-1][1] if decided else None
+    lowered = {name: True for name in flags if not getattr(final, name)}
+    if final is not None and lowered:
+        final = final.model_copy(update=lowered)
+    return Outcome(item_id, final, tuple(attempts), tuple(reasons), flags)
+
+
+def _said(error: WorkshopError | None) -> str:
+    return "" if error is None else error.message
+
+
+def _id_of(item: Any) -> str:
+    """The item's own `id`, or a short hash of its text."""
+    own = getattr(item, "id", None)
+    return str(own) if own else hashlib.sha256(str(item).encode()).hexdigest()[:12]

@@ -1,0 +1,134 @@
+"""When an answer is not good enough to stop at: small rules that combine with `|` and `&`, each giving its reasons.
+
+    escalate_when = confidence_below(0.7) | stakes() | invalid_output()
+    escalate_when.reasons(attempt)      # () means: stay
+
+Write your own with `@rule`: any function from an Attempt to a detail (or None) is a rule.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from workshop_lib.bedrock.errors import InvalidOutput
+from workshop_lib.cascade.attempt import Attempt, Reason
+
+AnyAttempt = Attempt[Any]
+
+
+class Rule(ABC):
+    """Looks at one attempt and says why it should go up a tier."""
+
+    name = "rule"
+
+    @abstractmethod
+    def reasons(self, attempt: AnyAttempt) -> tuple[Reason, ...]:
+        """Every reason to escalate; empty: stay."""
+
+    def __call__(self, attempt: AnyAttempt) -> Reason | None:
+        """The first reason, or None."""
+        return next(iter(self.reasons(attempt)), None)
+
+    def __or__(self, other: Rule) -> Rule:
+        return _AnyOf(self, other)
+
+    def __and__(self, other: Rule) -> Rule:
+        return _AllOf(self, other)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class _AnyOf(Rule):
+    def __init__(self, left: Rule, right: Rule) -> None:
+        self.name, self._both = f"({left!r} | {right!r})", (left, right)
+
+    def reasons(self, attempt: AnyAttempt) -> tuple[Reason, ...]:
+        found = [reason for rule in self._both for reason in rule.reasons(attempt)]
+        return tuple(dict.fromkeys(found))
+
+
+class _AllOf(Rule):
+    def __init__(self, left: Rule, right: Rule) -> None:
+        self.name, self._both = f"({left!r} & {right!r})", (left, right)
+
+    def reasons(self, attempt: AnyAttempt) -> tuple[Reason, ...]:
+        left, right = (rule.reasons(attempt) for rule in self._both)
+        return tuple(dict.fromkeys(left + right)) if left and right else ()
+
+
+class _Function(Rule):
+    def __init__(self, name: str, test: Callable[[AnyAttempt], str | bool | None], reason: str) -> None:
+        self.name, self._test, self._reason = name, test, reason
+
+    def reasons(self, attempt: AnyAttempt) -> tuple[Reason, ...]:
+        found = self._test(attempt)
+        if not found:
+            return ()
+        return (Reason(self._reason, found if isinstance(found, str) else ""),)
+
+
+def rule(test: Callable[[AnyAttempt], str | bool | None]) -> Rule:
+    """Make your own out of a function that returns a detail (or True) to escalate and None (or False) to stay."""
+    return _Function(test.__name__, test, test.__name__)
+
+
+def confidence_below(threshold: float) -> Rule:
+    """Escalate when the confidence is strictly below `threshold` (0.70 stays at 0.7). Without a confidence it stays silent.
+
+    Raises:
+        ValueError: the threshold is not within 0..1.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"a confidence threshold lies within 0..1, not at {threshold}")
+
+    def test(attempt: AnyAttempt) -> str | None:
+        c = attempt.confidence
+        return f"confidence {c:.2f} < {threshold:g}" if c is not None and c < threshold else None
+
+    return _Function(f"confidence_below({threshold:g})", test, "low_confidence")
+
+
+def invalid_output() -> Rule:
+    """Escalate when the tier answered in no usable form, even after its repair turn."""
+
+    def test(attempt: AnyAttempt) -> str | None:
+        return attempt.error.message if isinstance(attempt.error, InvalidOutput) else None
+
+    return _Function("invalid_output()", test, "invalid_output")
+
+
+class _Stakes(Rule):
+    name = "stakes()"
+
+    def reasons(self, attempt: AnyAttempt) -> tuple[Reason, ...]:
+        if attempt.decision is None:
+            return ()
+        return tuple(Reason(name) for name in attempt.task.stakes(attempt.decision))
+
+
+def stakes() -> Rule:
+    """Escalate what the task says must not be decided by this tier alone (triage: urgent priority, needs_human)."""
+    return _Stakes()
+
+
+def field_in(field: str, *values: str) -> Rule:
+    """Escalate when a field of the decision has one of these values, e.g. field_in("category", "abuse")."""
+
+    def test(attempt: AnyAttempt) -> str | None:
+        value = getattr(attempt.decision, field, None)
+        return f"{field} is {value}" if value is not None and str(value) in values else None
+
+    return _Function(f"field_in({field})", test, f"{field}_in")
+
+
+def always() -> Rule:
+    """Escalate everything: the dear end of the scale."""
+    return _Function("always()", lambda attempt: True, "always")
+
+
+def never() -> Rule:
+    """Escalate nothing but failures: the cheap end of the scale."""
+    return _Function("never()", lambda attempt: False, "never")

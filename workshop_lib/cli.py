@@ -1,0 +1,236 @@
+"""The program `workshop` (also `python -m workshop_lib`): what can be done without opening a notebook."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from workshop_lib.bedrock.errors import WorkshopError
+from workshop_lib.bedrock.settings import Settings
+from workshop_lib.triage.schema import Ticket
+
+if TYPE_CHECKING:
+    from workshop_lib.evaluation.metrics import Scores
+    from workshop_lib.evaluation.statistics import Share
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console()
+
+
+@app.command()
+def demo(
+    limit: Annotated[int, typer.Option(min=1, help="Tickets of the workshop split.")] = 30,
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Calls in flight at once.")] = 8,
+) -> None:
+    """30 tickets through strong-only, cheap-only and cascade: cost, latency, agreement with intervals, escalation."""
+    from workshop_lib.evaluation import run_strategies, score, standard_strategies
+    from workshop_lib.triage.datasets import load_labels, load_tickets
+    from workshop_lib.workshop import open_workshop
+
+    with open_workshop() as workshop:
+        console.print(f"[dim]{escape(workshop.door)}[/]\n")
+        data_dir = workshop.settings.data_dir
+        tickets, labels = load_tickets("workshop", data_dir=data_dir, limit=limit), load_labels(data_dir=data_dir)
+        if workshop.endpoint is not None:
+            with console.status("First use: training the small models on the train split (kept in .cache)"):
+                workshop.endpoint.warm_up()
+        strategies = standard_strategies(workshop.bedrock)
+        columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=console) as progress:
+            bars = {name: progress.add_task(name, total=len(tickets)) for name in strategies}
+            outcomes = run_strategies(
+                strategies, tickets, workers=workers, on_done=lambda name, _: progress.advance(bars[name])
+            )
+    scores = [score(name, found, labels) for name, found in outcomes.items()]
+    console.print(_comparison_table(scores))
+    console.print(_what_it_says(scores))
+
+
+@app.command()
+def doctor(
+    json_output: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check the set-up: one line a check, OK or FAIL with its fix. Exit code 1 if anything failed."""
+    from workshop_lib.lessons.doctor import examine
+
+    failed = False
+    for finding in examine():
+        failed |= finding.status == "FAIL"
+        if json_output:
+            print(json.dumps(finding.as_dict()))
+        else:
+            console.print(finding.as_markup())
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def triage(
+    subject: Annotated[str, typer.Option(help="The ticket's subject.")] = "",
+    body: Annotated[str, typer.Option(help="The ticket's text.")] = "",
+    file: Annotated[Path | None, typer.Option(help="A JSONL file of tickets instead: id, subject, body.")] = None,
+    strategy: Annotated[str, typer.Option(help="cascade, strong-only or cheap-only.")] = "cascade",
+) -> None:
+    """Triage one ticket, or each of a JSONL file: one JSON line a ticket."""
+    from workshop_lib.evaluation.strategies import standard_strategies
+    from workshop_lib.triage.datasets import read_tickets
+    from workshop_lib.workshop import open_workshop
+
+    tickets = list(read_tickets(file)) if file is not None else [_one_ticket(subject, body)]
+    failed = 0
+    with open_workshop() as workshop:
+        strategies = standard_strategies(workshop.bedrock)
+        if strategy not in strategies:
+            raise typer.BadParameter(f"choose from {', '.join(strategies)}", param_hint="--strategy")
+        for ticket in tickets:
+            outcome = strategies[strategy].run(ticket)
+            failed += outcome.decision is None
+            row = {
+                "ticket_id": outcome.item_id,
+                "decision": outcome.decision.model_dump(mode="json") if outcome.decision is not None else None,
+                "tier": outcome.final.tier,
+                "reasons": [reason.rule for reason in outcome.reasons],
+                "cost_usd": outcome.cost_usd,
+                "latency_ms": outcome.latency_ms,
+                "error": str(outcome.error) if outcome.error is not None else None,
+            }
+            print(json.dumps(row, ensure_ascii=False))
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8333,
+    time_scale: Annotated[float, typer.Option(min=0, max=10, help="Share of each latency that is waited.")] = 0.05,
+) -> None:
+    """The local Bedrock endpoint alone, for the AWS CLI and other clients. Ctrl-C stops it."""
+    from workshop_lib.bedrock.catalogue import Catalogue
+    from workshop_lib.local.server import LocalEndpoint
+
+    settings = Settings.load()
+    catalogue = Catalogue.load(settings.data_dir / "models.json", pair=settings.pair, scope=settings.profile_scope)
+    endpoint = LocalEndpoint(
+        catalogue, port=port, time_scale=time_scale, data_dir=settings.data_dir, cache_dir=settings.cache_dir
+    )
+    with endpoint:
+        console.print(f"Local Bedrock endpoint on [bold]{endpoint.url}[/] (this machine only). Ctrl-C stops it.")
+        console.print("For other programs, in another terminal:\n")
+        for line in (
+            f"export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={endpoint.url}",
+            "export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-west-2",
+            "export AWS_EC2_METADATA_DISABLED=true NO_PROXY=127.0.0.1",
+            "unset AWS_BEARER_TOKEN_BEDROCK",
+        ):
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
+        try:
+            endpoint.wait()
+        except KeyboardInterrupt:
+            console.print("\nStopped.")
+
+
+@app.command()
+def tickets(
+    count: Annotated[int, typer.Argument(min=1, help="How many.")],
+    seed: Annotated[int, typer.Option(help="The same seed makes the same tickets.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="A JSONL file; default: standard output.")] = None,
+) -> None:
+    """Make any number of varied tickets, for load tests only: they are put together from parts and say nothing on quality."""
+    from workshop_lib.triage.generator import generate
+
+    with out.open("w", encoding="utf-8") if out is not None else nullcontext(sys.stdout) as stream:
+        for ticket in generate(count, seed=seed):
+            stream.write(ticket.model_dump_json(exclude_none=True) + "\n")
+
+
+@app.command("catch-up")
+def catch_up(lab: Annotated[str, typer.Argument(help="Number of the lab, e.g. 02.")]) -> None:
+    """Put in place what a lab starts from, so that any lab can be your first."""
+    from workshop_lib.lessons.checks import catch_up as place
+
+    console.print(place(lab), highlight=False)
+
+
+@app.command("build-notebooks")
+def build_notebooks(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if a learner copy is stale.")] = False,
+    render: Annotated[
+        bool, typer.Option("--render", help="Run the solved notebooks first and keep their outputs.")
+    ] = False,
+) -> None:
+    """Build the learners' notebooks from the solved ones in notebooks/solutions."""
+    from workshop_lib.lessons import notebooks
+
+    if render:
+        for path in notebooks.solved():
+            with console.status(f"Running {path.name}"):
+                notebooks.render(path)
+    stale = notebooks.build(write=not check)
+    for path in stale:
+        console.print(f"{'stale' if check else 'written'}: {path.name}", highlight=False)
+    raise typer.Exit(1 if check and stale else 0)
+
+
+def main() -> None:
+    """Run the program; an error of ours is one sentence and an exit code, not a traceback."""
+    try:
+        app()
+    except WorkshopError as error:
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
+        sys.exit(1)
+
+
+def _one_ticket(subject: str, body: str) -> Ticket:
+    from pydantic import ValidationError
+
+    try:
+        return Ticket(id="cli", subject=subject, body=body)
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"], param_hint="--subject/--body") from None
+
+
+def _comparison_table(scores: Sequence[Scores]) -> Table:
+    title = f"{scores[0].n} workshop tickets: shares in %, 95 % intervals in brackets"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("strategy", style="bold", no_wrap=True)
+    for name in (
+        "USD per\n1,000",
+        "p50\ns",
+        "p95\ns",
+        "category\nagrees",
+        "all three\nagree",
+        "flags\nfound",
+        "went\nup",
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for s in scores:
+        table.add_row(
+            s.strategy,
+            f"{s.cost_per_1000_usd:.3f}",
+            f"{s.latency_p50_ms / 1e3:.1f}",
+            f"{s.latency_p95_ms / 1e3:.1f}",
+            *(_percent(share) for share in (s.category, s.joint, s.needs_human_recall, s.escalated)),
+        )
+    return table
+
+
+def _percent(share: Share | None) -> str:
+    return "-" if share is None else f"{share.value:.0%}\n\\[{100 * share.low:.0f}-{100 * share.high:.0f}]"
+
+
+def _what_it_says(scores: Sequence[Scores]) -> str:
+    by_name = {s.strategy: s for s in scores}
+    cascade, strong = by_name["cascade"], by_name["strong-only"]
+    fired = ", ".join(f"{rule} {n}" for rule, n in sorted(cascade.reasons.items(), key=lambda kv: -kv[1])) or "none"
+    return (
+        f"The cascade cost {cascade.cost_usd / strong.cost_usd:.0%} of strong-only. Rules that sent tickets up: {fired}.\n"
+        f"With {cascade.n} tickets the intervals are wide: lab 04 shows what can and cannot be concluded from them."
+    )

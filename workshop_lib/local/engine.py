@@ -1,0 +1,376 @@
+"""What the local endpoint answers: each operation of Bedrock Runtime, over the small models, metered like the real one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec, Usage
+from workshop_lib.local import guardrails, invoke
+from workshop_lib.local.faults import Fault, FaultSchedule
+from workshop_lib.local.metering import PromptCache, Quotas, Segment
+from workshop_lib.local.models.answers import Answerer, Question
+from workshop_lib.local.models.embedding import count_wordpieces, first_wordpieces
+from workshop_lib.local.models.speech import TEXT_SHARE, as_text, chance
+from workshop_lib.local.wire import ServiceError
+
+TOKENS_PER_IMAGE = 1_500
+Block = Mapping[str, Any]
+
+
+@dataclass
+class Answer:
+    """A computed answer, before it is sent."""
+
+    result: dict[str, Any]
+    latency_ms: float
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float = 0.0
+    fault: Fault | None = None
+    """Struck by a fault that takes effect while the answer is sent."""
+
+
+class Engine:
+    """Answers operations. `answerer` is made at the first question, because training its models takes seconds."""
+
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        answerer: Callable[[], Answerer],
+        *,
+        quotas: Quotas,
+        cache: PromptCache,
+        faults: FaultSchedule,
+        guardrails: guardrails.Guardrails,
+    ) -> None:
+        self.catalogue, self.quotas, self.cache, self.faults, self.guardrails = (
+            catalogue,
+            quotas,
+            cache,
+            faults,
+            guardrails,
+        )
+        self._make_answerer = answerer
+        self._answerer: Answerer | None = None
+        self._lock = threading.Lock()
+        self._asked: Counter[str] = Counter()
+
+    def operation(self, name: str) -> Callable[[dict[str, Any], str], Answer]:
+        """The function of an operation.
+
+        Raises:
+            ServiceError: the local endpoint does not offer it.
+        """
+        offered: dict[str, Callable[[dict[str, Any], str], Answer]] = {
+            "Converse": self.converse,
+            "ConverseStream": self.converse,
+            "CountTokens": self.count_tokens,
+            "ApplyGuardrail": self.apply_guardrail,
+            "InvokeModel": self.invoke_model,
+        }
+        if name not in offered:
+            raise ServiceError(
+                "UnknownOperationException", f"The local endpoint does not offer {name}; it has {', '.join(offered)}."
+            )
+        return offered[name]
+
+    def converse(self, params: dict[str, Any], region: str) -> Answer:
+        """Converse; a stream is cut from the same answer."""
+        spec = self._model(params["modelId"], region)
+        _check_conversation(params, spec)
+        fault = self.faults.next(params["modelId"], params.get("requestMetadata"))
+        if fault is not None and not fault.mid_stream and fault.kind not in ("slow", "invalid_output", "drop"):
+            raise fault.error()
+        asked = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode()).hexdigest()
+        segments = prompt_segments(params, spec)
+        inference = params.get("inferenceConfig", {})
+        reserved = self.quotas.reserve(spec, sum(s.tokens for s in segments), inference.get("maxTokens"))
+        usage = Usage()
+        try:
+            stopped = self._guard(params, "INPUT", _user_texts(params))
+            if stopped is not None:
+                return stopped
+            counters = self.cache.count(spec, segments)
+            content, stop, out_tokens = self._answer(params, spec, asked, fault)
+            wire_usage = {**counters, "outputTokens": out_tokens}
+            wire_usage["totalTokens"] = sum(
+                wire_usage.get(k, 0)
+                for k in ("inputTokens", "outputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
+            )
+            usage = Usage.from_wire(wire_usage)
+        finally:
+            self.quotas.settle(spec, reserved, usage)
+        latency = draw_latency_ms(spec, asked) + (fault.delay_ms if fault is not None and fault.kind == "slow" else 0)
+        stopped = self._guard(params, "OUTPUT", [b["text"] for b in content if "text" in b])
+        result = {
+            "output": {"message": {"role": "assistant", "content": content}},
+            "stopReason": stop,
+            "usage": wire_usage,
+            "metrics": {"latencyMs": round(latency)},
+        }
+        if stopped is not None:  # the model has answered and is paid for, but its words are withheld
+            result |= {k: stopped.result[k] for k in ("output", "stopReason", "trace") if k in stopped.result}
+        if "serviceTier" in params:
+            result["serviceTier"] = params["serviceTier"]
+        return Answer(result, latency, usage, spec.cost(usage), fault)
+
+    def count_tokens(self, params: dict[str, Any], region: str) -> Answer:
+        """CountTokens, of a Converse request or of an InvokeModel body."""
+        spec = self._model(params["modelId"], region, counting=True)
+        asked = params["input"]
+        body = (
+            asked["converse"] if "converse" in asked else invoke.to_converse(spec, asked["invokeModel"]["body"]).params
+        )
+        return Answer({"inputTokens": sum(s.tokens for s in prompt_segments(body, spec))}, 5)
+
+    def apply_guardrail(self, params: dict[str, Any], region: str) -> Answer:
+        """ApplyGuardrail: the check alone, without a model."""
+        guardrail = self.guardrails.get(params["guardrailIdentifier"], params["guardrailVersion"])
+        found = guardrails.assess(guardrail, [c["text"]["text"] for c in params["content"] if "text" in c])
+        outputs = [guardrail.blocked_message] if found.blocked else list(found.texts)
+        result = {
+            "usage": found.wire["invocationMetrics"]["usage"],
+            "action": found.action,
+            "outputs": [{"text": t} for t in outputs] if found.action != "NONE" else [],
+            "assessments": [found.wire],
+        }
+        return Answer(result, 80)
+
+    def invoke_model(self, params: dict[str, Any], region: str) -> Answer:
+        """InvokeModel in the provider's own dialect, answered through Converse."""
+        spec = self._model(params["modelId"], region)
+        dialect = invoke.to_converse(spec, params.get("body", b""))
+        answer = self.converse({**dialect.params, "modelId": params["modelId"]}, region)
+        answer.result = {
+            "body": json.dumps(dialect.from_converse(answer.result)).encode(),
+            "contentType": "application/json",
+        }
+        return answer
+
+    def _model(self, model_id: str, region: str, *, counting: bool = False) -> ModelSpec:
+        spec = self.catalogue.by_id(model_id)
+        if spec is None or (not model_id.startswith(("global.", "arn:")) and not region.startswith("us-")):
+            raise ServiceError("ValidationException", "The provided model identifier is invalid.")
+        if model_id == spec.base_id and spec.base_id not in spec.ids.values() and not counting:
+            raise ServiceError(
+                "ValidationException",
+                f"Invocation of model ID {model_id} with on-demand throughput isn\u2019t supported. Retry your request with the "
+                "ID or ARN of an inference profile that contains this model.",
+            )
+        return spec
+
+    def _guard(self, params: Mapping[str, Any], source: str, texts: Sequence[str]) -> Answer | None:
+        """The answer in place of the model's, if the request names a guardrail and it blocks."""
+        config = params.get("guardrailConfig")
+        if not config or not texts:
+            return None
+        guardrail = self.guardrails.get(config["guardrailIdentifier"], config["guardrailVersion"])
+        found = guardrails.assess(guardrail, texts)
+        if not found.blocked:
+            return None
+        identifier = config["guardrailIdentifier"].rsplit("/", 1)[-1]
+        result: dict[str, Any] = {
+            "output": {"message": {"role": "assistant", "content": [{"text": guardrail.blocked_message}]}},
+            "stopReason": "guardrail_intervened",
+            "usage": {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0},
+            "metrics": {"latencyMs": 80},
+        }
+        if config.get("trace", "disabled") != "disabled":
+            side: dict[str, Any] = {"inputAssessment": {identifier: found.wire}}
+            if source == "OUTPUT":
+                side = {"outputAssessments": {identifier: [found.wire]}}
+            result["trace"] = {"guardrail": {**side, "actionReason": "Guardrail blocked."}}
+        return Answer(result, 80)
+
+    def _answer(
+        self, params: Mapping[str, Any], spec: ModelSpec, asked: str, fault: Fault | None
+    ) -> tuple[list[dict[str, Any]], str, int]:
+        """Content blocks, stop reason and output tokens."""
+        inference = params.get("inferenceConfig", {})
+        temperature = float(inference.get("temperature", 0.0))
+        question = Question(
+            system="\n".join(b["text"] for b in params.get("system", ()) if "text" in b),
+            user="\n".join(_user_texts(params)),
+            tools=[t["toolSpec"] for t in params.get("toolConfig", {}).get("tools", ()) if "toolSpec" in t],
+            tool_choice=params.get("toolConfig", {}).get("toolChoice", {"auto": {}}),
+            json_schema=_output_schema(params),
+            temperature=temperature,
+            luck=f"{asked}/{self._nth(asked) if temperature > 0 else 0}",
+        )
+        if fault is not None and fault.kind == "invalid_output":
+            name, text = None, "I looked at this carefully and would rather explain it in a meeting."
+        else:
+            name, text = self._models().answer(spec, question)
+        in_text = name is None or (not spec.honours_forced_tool and chance("as text", asked) < TEXT_SHARE)
+        if name is not None and in_text:
+            text = as_text(text, chance("which text", asked))
+        limit = inference.get("maxTokens", spec.max_output_tokens)
+        wanted = math.ceil(count_wordpieces(text) * spec.token_ratio)
+        if wanted > limit:
+            text = first_wordpieces(text, int(limit / spec.token_ratio))
+            return [{"text": text}], "max_tokens", limit
+        if in_text:
+            return [{"text": text}], "end_turn", wanted
+        use_id = "tooluse_" + hashlib.sha256(asked.encode()).hexdigest()[:22]
+        return [{"toolUse": {"toolUseId": use_id, "name": name, "input": json.loads(text)}}], "tool_use", wanted
+
+    def _models(self) -> Answerer:
+        with self._lock:
+            if self._answerer is None:
+                self._answerer = self._make_answerer()
+            return self._answerer
+
+    def warm_up(self) -> None:
+        """Train or load the small models now, not at the first question."""
+        self._models()
+
+    def _nth(self, asked: str) -> int:
+        with self._lock:
+            self._asked[asked] += 1
+            return self._asked[asked]
+
+
+def stream_events(answer: Answer) -> Iterator[Mapping[str, Any] | ServiceError]:
+    """A Converse answer as the events of ConverseStream, ended early by a fault that strikes mid-stream."""
+    result = answer.result
+    events: list[dict[str, Any]] = [{"messageStart": {"role": "assistant"}}]
+    for index, block in enumerate(result["output"]["message"]["content"]):
+        pieces: list[dict[str, Any]]
+        if "toolUse" in block:
+            use = block["toolUse"]
+            start = {"toolUse": {"toolUseId": use["toolUseId"], "name": use["name"]}}
+            events.append({"contentBlockStart": {"start": start, "contentBlockIndex": index}})
+            pieces = [{"toolUse": {"input": piece}} for piece in _pieces(json.dumps(use["input"]))]
+        else:
+            pieces = [{"text": piece} for piece in _pieces(block["text"])]
+        events += [{"contentBlockDelta": {"delta": piece, "contentBlockIndex": index}} for piece in pieces]
+        events.append({"contentBlockStop": {"contentBlockIndex": index}})
+    if answer.fault is not None and answer.fault.mid_stream:
+        yield from events[: max(3, len(events) // 2)]
+        if answer.fault.kind != "cut":
+            yield answer.fault.error()
+        return
+    yield from events
+    yield {"messageStop": {"stopReason": result["stopReason"]}}
+    yield {"metadata": {k: result[k] for k in ("usage", "metrics", "trace", "serviceTier") if k in result}}
+
+
+def prompt_segments(params: Mapping[str, Any], spec: ModelSpec) -> list[Segment]:
+    """The prompt cut at its cache points, in the order in which the service caches: tools, system, messages."""
+    blocks: list[Block] = [*params.get("toolConfig", {}).get("tools", ()), *params.get("system", ())]
+    for message in params.get("messages", ()):
+        blocks += message["content"]
+    segments: list[Segment] = []
+    digest, pieces, counted = hashlib.sha256(), 0, 0
+    for block in [*blocks, {"end": True}]:
+        if "cachePoint" in block or "end" in block:
+            tokens = math.ceil(pieces * spec.token_ratio) - counted
+            counted += tokens
+            ttl = block["cachePoint"].get("ttl", "5m") if "cachePoint" in block else None
+            segments.append(Segment(tokens, digest.hexdigest(), ttl))
+            continue
+        digest.update(json.dumps(block, sort_keys=True, default=str).encode())
+        pieces += _wordpieces(block)
+    return segments
+
+
+def draw_latency_ms(spec: ModelSpec, asked: str) -> float:
+    """A latency from the catalogue's profile (log-normal through its p50 and p95); the same request draws the same one."""
+    sigma = math.log(spec.latency_p95_ms / spec.latency_p50_ms) / NormalDist().inv_cdf(0.95)
+    z = NormalDist().inv_cdf(min(max(chance("latency", spec.key, asked), 1e-6), 1 - 1e-6))
+    return spec.latency_p50_ms * math.exp(sigma * z)
+
+
+def _wordpieces(block: Block) -> int:
+    if "text" in block:
+        return count_wordpieces(block["text"])
+    if "image" in block:
+        return TOKENS_PER_IMAGE
+    if "toolResult" in block:
+        return sum(_wordpieces(b) for b in block["toolResult"]["content"])
+    return count_wordpieces(json.dumps(block, default=str))
+
+
+def _pieces(text: str, size: int = 24) -> list[str]:
+    return [text[i : i + size] for i in range(0, len(text), size)] or [""]
+
+
+def _user_texts(params: Mapping[str, Any]) -> list[str]:
+    """The texts of the user's first message: what the conversation is about (later ones correct the form of the answer)."""
+    first = next((m for m in params["messages"] if m["role"] == "user"), {"content": ()})
+    return [b["text"] for b in first["content"] if "text" in b]
+
+
+def _output_schema(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    asked = (
+        params.get("outputConfig", {}).get("textFormat", {}).get("structure", {}).get("jsonSchema", {}).get("schema")
+    )
+    if asked is None:
+        return None
+    try:
+        schema = json.loads(asked)
+    except ValueError:
+        schema = None
+    if not isinstance(schema, dict):
+        raise ServiceError(
+            "ValidationException", "The JSON schema of outputConfig.textFormat is not a JSON object in a string."
+        )
+    return schema
+
+
+def _check_conversation(params: Mapping[str, Any], spec: ModelSpec) -> None:
+    """What the service refuses although every field has its proper shape."""
+
+    def refuse(message: str, code: str = "ValidationException") -> ServiceError:
+        return ServiceError(code, message)
+
+    messages = params.get("messages") or ()
+    if not messages or messages[0]["role"] != "user":
+        raise refuse(
+            "A conversation must start with a user message. Try again with a conversation that starts with a user message."
+        )
+    asked: set[str] = set()
+    for i, message in enumerate(messages):
+        if not message["content"]:
+            raise refuse(
+                f"The content field in the Message object at messages.{i} is empty. Add a ContentBlock object to the content field and try again."
+            )
+        for j, block in enumerate(message["content"]):
+            if "text" in block and not block["text"].strip():
+                raise refuse(
+                    f"The text field in the ContentBlock object at messages.{i}.content.{j} is blank. Add text to the text field, and try again."
+                )
+            if "toolUse" in block:
+                asked.add(block["toolUse"]["toolUseId"])
+            if "toolResult" in block and block["toolResult"]["toolUseId"] not in asked:
+                raise refuse(
+                    f"The toolResult block at messages.{i}.content.{j} answers no toolUse block of the previous turns."
+                )
+    inference = params.get("inferenceConfig", {})
+    if inference.get("maxTokens", 0) > spec.max_output_tokens:
+        raise refuse(
+            f"The maximum tokens you requested exceeds the model limit of {spec.max_output_tokens}. Try again with a maximum tokens "
+            f"value that is lower than {spec.max_output_tokens}."
+        )
+    if "temperature" in inference and not spec.accepts_temperature:
+        raise refuse("`temperature` is not supported for this model.")
+    tools = [t["toolSpec"]["name"] for t in params.get("toolConfig", {}).get("tools", ()) if "toolSpec" in t]
+    forced = params.get("toolConfig", {}).get("toolChoice", {}).get("tool", {}).get("name")
+    if forced is not None and forced not in tools:
+        raise refuse(f"The tool {forced} of toolChoice is not among the tools of the request.")
+    if spec.cache_minimum_tokens is None and any("cachePoint" in b for b in _cacheable(params)):
+        raise refuse("You invoked an unsupported model or your request did not allow prompt caching. See the documentation for more information.", "AccessDeniedException")  # fmt: skip
+
+
+def _cacheable(params: Mapping[str, Any]) -> Iterator[Block]:
+    yield from params.get("toolConfig", {}).get("tools", ())
+    yield from params.get("system", ())
+    for message in params["messages"]:
+        yield from message["content"]

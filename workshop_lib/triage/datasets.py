@@ -1,0 +1,124 @@
+"""The shipped tickets and their answer key, and anyone's own JSONL: the only reader of ticket files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from workshop_lib.bedrock.errors import ConfigurationError
+from workshop_lib.bedrock.settings import PROJECT
+from workshop_lib.triage.schema import Category, Priority, Ticket
+
+Split = Literal["train", "calibration", "test", "workshop"]
+SPLITS: tuple[Split, ...] = ("train", "calibration", "test", "workshop")
+
+
+@dataclass(frozen=True)
+class Label:
+    """What the answer key says about a ticket, and where the ticket belongs."""
+
+    category: Category
+    priority: Priority
+    needs_human: bool
+    family: str
+    """The scenario; tickets of one family are not independent of each other."""
+    split: Split
+    style: str
+    """How the ticket is written: plain, terse, angry, ..."""
+    note: str = ""
+    """Why, where the two labellers disagreed."""
+
+
+def load_tickets(split: Split | None = None, *, data_dir: Path | None = None, limit: int | None = None) -> list[Ticket]:
+    """The shipped tickets, in file order.
+
+    Args:
+        split: which part; None: all. The parts share no scenario family. `test` is for final scores only.
+        data_dir: where tickets.jsonl lies; None: this project's data folder.
+        limit: at most so many.
+
+    Raises:
+        ConfigurationError: the files are missing, or a line of them is not a ticket.
+    """
+    labels = load_labels(data_dir=data_dir)
+    tickets = list(read_tickets(_file("tickets.jsonl", data_dir)))
+    missing = [t.id for t in tickets if t.id not in labels]
+    if missing:
+        raise ConfigurationError(
+            f"labels.jsonl has no label for {', '.join(missing[:5])}.", advice="Restore the data folder."
+        )
+    return [t for t in tickets if split is None or labels[t.id].split == split][:limit]
+
+
+def load_labels(*, data_dir: Path | None = None) -> Mapping[str, Label]:
+    """The answer key by ticket id.
+
+    Raises:
+        ConfigurationError: as `load_tickets`.
+    """
+    path = _file("labels.jsonl", data_dir)
+    labels: dict[str, Label] = {}
+    for number, row in _rows(path):
+        try:
+            labels[str(row["id"])] = Label(
+                category=Category(str(row["category"])),
+                priority=Priority(str(row["priority"])),
+                needs_human=bool(row["needs_human"]),
+                family=str(row["family"]),
+                split=str(row["split"]),  # type: ignore[arg-type]  # a test holds the file to SPLITS
+                style=str(row["style"]),
+                note=str(row.get("note", "")),
+            )
+        except (KeyError, ValueError) as error:
+            raise ConfigurationError(f"{path.name}, line {number} is not a label: {error}.") from None
+    return labels
+
+
+def read_tickets(path: Path) -> Iterator[Ticket]:
+    """Tickets of any JSONL file: one object a line with id, subject and body (customer_tier if known).
+
+    Raises:
+        ConfigurationError: the file cannot be read, or a line is not a ticket; the message names line and field.
+    """
+    for number, row in _rows(path):
+        try:
+            yield Ticket.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "ticket"
+            raise ConfigurationError(
+                f"{path.name}, line {number} is not a ticket: {where}: {first['msg']}.",
+                advice='A line looks like {"id": "T-1", "subject": "...", "body": "..."}.',
+            ) from None
+
+
+def _file(name: str, data_dir: Path | None) -> Path:
+    return (data_dir or PROJECT / "data") / name
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise ConfigurationError(
+                        f"{path.name}, line {number} is not JSON: {error}.", advice="Mend or remove that line."
+                    ) from None
+                if not isinstance(row, dict):
+                    raise ConfigurationError(
+                        f"{path.name}, line {number} is not a JSON object.", advice="Mend or remove that line."
+                    )
+                yield number, row
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read: {error}.", advice="Give the path of a JSONL file in UTF-8."
+        ) from None
