@@ -341,7 +341,7 @@ def _mark_daily_quota(parsed_response: dict[str, Any] | None = None, **_: Any) -
     """Give "too many tokens per day" a code that botocore does not retry: no wait within a call can help."""
     error = (parsed_response or {}).get("Error", {})
     if error.get("Code") == "ThrottlingException" and errors.is_daily_quota(str(error.get("Message", ""))):
-        error["Code"] = errors.DAILY_QUOTA
+        error["Code"] = errors.NOT_RETRIED
 
 
 _default: list[Bedrock] = []

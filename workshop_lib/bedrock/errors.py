@@ -231,7 +231,8 @@ BY_CODE: dict[str, type[BedrockError]] = {
     "MissingAuthenticationTokenException": CredentialsError,
     "SerializationException": InvalidRequest,
 }
-DAILY_QUOTA = "DailyQuotaReached"
+NOT_RETRIED = "ValidationException"
+"""A code of the operation that botocore does not retry; one that the operation does not list it would, on a 429."""
 _OF_BOTOCORE: tuple[tuple[type[Exception], type[BedrockError]], ...] = (
     (boto.NoRegionError, RegionError),
     (boto.ProfileNotFound, CredentialsError),
@@ -279,7 +280,7 @@ def is_daily_quota(message: str) -> bool:
 
 def _kind_of(code: str, message: str) -> type[BedrockError]:
     lower = message.lower()
-    if code == DAILY_QUOTA or (code == "ThrottlingException" and is_daily_quota(message)):
+    if code in ("ThrottlingException", NOT_RETRIED) and is_daily_quota(message):
         return DailyQuotaReached
     if code == "ValidationException" and "on-demand throughput" in lower:
         return NeedsInferenceProfile

@@ -115,7 +115,7 @@ def stakes() -> Rule:
 
 
 def field_in(field: str, *values: str) -> Rule:
-    """Escalate when a field of the decision has one of these values, e.g. field_in("category", "abuse")."""
+    """Escalate when a field of the decision has one of these values, e.g. a category of `abuse`."""
 
     def test(attempt: AnyAttempt) -> str | None:
         value = getattr(attempt.decision, field, None)

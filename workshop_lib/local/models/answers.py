@@ -17,7 +17,7 @@ from typing import Any
 
 from workshop_lib.bedrock.catalogue import ModelSpec
 from workshop_lib.local.models import speech
-from workshop_lib.local.models.trained import TrainedModel, read_ticket
+from workshop_lib.local.models.trained import LABELS, TrainedModel, read_ticket
 from workshop_lib.local.models.zero_shot import ZeroShot
 from workshop_lib.local.wire import ServiceError
 from workshop_lib.triage.datasets import Label
@@ -94,24 +94,16 @@ class Answerer:
         properties: Mapping[str, Any] = schema.get("properties", {})
         required = set(schema.get("required", properties))
         filled: dict[str, Any] = {}
-        certainty = 1.0
-        learned = self._learned(manner, text, properties)
+        learned, certainty = self._learned(manner, text, properties, question)
         key = self._key.get(text) if manner == "judge" and learned else None
         for name, form in properties.items():
             values = labels_of(form)
-            if key is not None and name in learned:
-                filled[name] = _typed(
-                    str(getattr(key, name)).lower() if form.get("type") == "boolean" else str(getattr(key, name))
-                )
-            elif name in learned:
-                chosen, p = _pick(learned[name], question, name)
-                filled[name], certainty = _typed(chosen), certainty * p
+            if name in learned:
+                filled[name] = learned[name] if key is None else getattr(key, name)
             elif values and form.get("type") != "boolean":
                 described = describe_labels(values, form.get("description", ""), question.system)
                 chosen, p = _pick(self._zero_shot.distribution(manner, text, described), question, name)
                 filled[name], certainty = chosen, certainty * p
-        if filled.get("priority") in ("P0", "P1") and "needs_human" in filled:
-            filled["needs_human"] = True  # the rubric's own implication, which both models know
         lead = str(next(iter(filled.values()), ""))
         for name, form in properties.items():
             if name in filled:
@@ -130,14 +122,22 @@ class Answerer:
                 )
         return {name: filled[name] for name in properties if name in filled}
 
-    def _learned(self, manner: str, text: str, properties: Mapping[str, Any]) -> Mapping[str, Distribution]:
-        """The trained pair's distributions, for the fields that ask exactly what it was trained on."""
-        trained = self._models[manner].labels
-        same = [n for n, form in properties.items() if n in trained and set(labels_of(form)) == set(trained[n])]
+    def _learned(
+        self, manner: str, text: str, properties: Mapping[str, Any], question: Question
+    ) -> tuple[dict[str, str | bool], float]:
+        """What the trained pair says in the fields that ask exactly what it was trained on, and how probable that is."""
+        same = [n for n, form in properties.items() if n in LABELS and set(labels_of(form)) == set(LABELS[n])]
         if not any("enum" in properties[n] for n in same):
-            return {}  # a lone yes/no may mean anything
+            return {}, 1.0  # a lone yes/no may mean anything
         likely = self._models[manner].predict(text)
-        return {n: likely[n] for n in same}
+        category, p_category = _pick(likely["category"], question, "category")
+        urgency, p_urgency = _pick(likely["urgency"], question, "urgency")
+        priority, flag = urgency.split("+")
+        said: dict[str, str | bool] = {"category": category, "priority": priority, "needs_human": flag == "true"}
+        certainty = (p_category if "category" in same else 1.0) * (
+            p_urgency if len(same) > 1 or "category" not in same else 1.0
+        )
+        return {n: said[n] for n in same}, certainty
 
     def _reason(self, manner: str, text: str, lead: str, learned: bool) -> str:
         quoted = self._models[manner].telling_sentence(text, lead) if learned else speech.sentences(text)[0]
@@ -182,7 +182,3 @@ def _pick(likely: Distribution, question: Question, name: str) -> tuple[str, flo
         if left < 0:
             return label, likely[label]
     return label, likely[label]
-
-
-def _typed(value: str) -> str | bool:
-    return value == "true" if value in ("true", "false") else value

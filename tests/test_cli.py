@@ -1,0 +1,86 @@
+"""The program, run as a user would: its own process, its own endpoint."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+PROGRAM = [sys.executable, "-m", "workshop_lib"]
+
+
+def run(*arguments, **environ):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "WORKSHOP_"))}
+    env |= {"WORKSHOP_TIME_SCALE": "0", "COLUMNS": "100", **environ}
+    return subprocess.run(
+        [*PROGRAM, *arguments], capture_output=True, text=True, env=env, timeout=170, encoding="utf-8", check=False
+    )
+
+
+def test_the_demo_prints_the_comparison():
+    done = run("demo", "--limit", "6")
+    assert done.returncode == 0, done.stderr
+    for words in ("Local door", "strong-only", "cheap-only", "cascade", "USD per", "went", "intervals"):
+        assert words in done.stdout
+
+
+def test_the_doctor_finds_nothing_wrong_at_the_local_door():
+    done = run("doctor", "--json")
+    findings = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0
+    assert {f["status"] for f in findings} == {"OK", "SKIP"}
+
+
+def test_one_ticket_is_one_json_line():
+    done = run("triage", "--subject", "Charged twice", "--body", "My card was charged twice in May, please refund one.")
+    row = json.loads(done.stdout)
+    assert row["decision"]["category"] == "billing"
+    assert row["cost_usd"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "said"),
+    [
+        (["triage"], {}, "both empty"),
+        (["triage", "--subject", "x", "--strategy", "guess"], {}, "choose from"),
+        (["triage", "--file", "no-such.jsonl"], {}, "cannot be read"),
+        (["doctor"], {"WORKSHOP_MODE": "offline"}, "WORKSHOP_MODE"),
+        (["demo"], {"WORKSHOP_PAIR": "cheap-dear"}, "nemotron-sonnet"),
+        (["demo", "--limit", "0"], {}, "limit"),
+    ],
+    ids=["empty ticket", "unknown strategy", "missing file", "bad mode", "bad pair", "bad limit"],
+)
+def test_a_mistake_is_one_message_and_no_traceback(arguments, environ, said):
+    done = run(*arguments, **environ)
+    assert done.returncode != 0
+    assert said in re.sub(r"[\s│]+", " ", done.stdout + done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+def test_tickets_for_load_go_to_standard_output():
+    rows = [json.loads(line) for line in run("tickets", "25", "--seed", "7").stdout.splitlines()]
+    assert len({row["body"] for row in rows}) == 25
+
+
+def test_learners_copies_are_fresh():
+    assert run("build-notebooks", "--check").returncode == 0
+
+
+def test_catching_up_names_the_notebook():
+    assert "02_let_the_cheap_model_go_first.ipynb" in run("catch-up", "02").stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_serve_answers_until_it_is_interrupted():
+    process = subprocess.Popen([*PROGRAM, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True, encoding="utf-8")
+    try:
+        url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
+        with urllib.request.urlopen(f"{url}/_local/health", timeout=10) as response:
+            assert json.load(response)["status"] == "ok"
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0

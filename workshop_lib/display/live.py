@@ -1,0 +1,113 @@
+"""A ticket's journey through the cascade, growing in one place while its cell runs and readable after it is saved."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Callable
+from typing import Any
+
+from workshop_lib.cascade.attempt import Attempt, Event, Outcome
+from workshop_lib.cascade.cascade import Cascade
+from workshop_lib.display.theme import COLOURS, GREY, usd
+from workshop_lib.triage.schema import Ticket
+
+FIELDS = ("category", "priority", "needs_human", "confidence", "reasoning")
+
+
+def watch(cascade: Cascade[Any], ticket: Ticket, *, clock: Callable[[], float] = time.monotonic) -> Outcome[Any]:
+    """Run one ticket and draw each stage as it happens; the last picture stays in the notebook.
+
+    Returns:
+        The outcome, as `cascade.run` would give it.
+    """
+    from IPython.display import HTML, display
+
+    journey = Journey(cascade, ticket)
+    handle = display(HTML(journey.markup()), display_id=True)
+    drawn, outcome = clock(), None
+    for event in cascade.stream(ticket):
+        journey.add(event)
+        outcome = event.outcome or outcome
+        if outcome is not None or clock() - drawn >= 0.25:  # at most four times a second
+            if handle is not None:  # None outside a notebook, where the first picture was printed
+                handle.update(HTML(journey.markup()))
+            drawn = clock()
+    if outcome is None:
+        raise AssertionError("a stream ends with an outcome")
+    return outcome
+
+
+class Journey:
+    """What has happened to one ticket so far, as HTML with everything escaped."""
+
+    def __init__(self, cascade: Cascade[Any], ticket: Ticket) -> None:
+        self._ticket = ticket
+        self._tiers: dict[str, str] = {tier.name: "waiting" for tier in cascade.tiers}
+        self._attempts: dict[str, Attempt[Any]] = {}
+        self._reasons: dict[str, str] = {}
+        self._outcome: Outcome[Any] | None = None
+
+    def add(self, event: Event[Any]) -> None:
+        """Take in one event."""
+        if event.kind == "tier-started":
+            self._tiers[event.tier] = "thinking"
+        elif event.kind == "tier-finished" and event.attempt is not None:
+            self._attempts[event.tier] = event.attempt
+            self._tiers[event.tier] = "answered" if event.attempt.decision is not None else "failed"
+        elif event.kind == "escalated":
+            self._reasons[event.tier] = ", ".join(
+                f"{r.rule} ({r.detail})" if r.detail else r.rule for r in event.reasons
+            )
+        elif event.outcome is not None:
+            self._outcome = event.outcome
+            self._tiers = {name: "not needed" if state == "waiting" else state for name, state in self._tiers.items()}
+
+    def markup(self) -> str:
+        """The journey as it stands."""
+        cards = "".join(self._card(name) for name in self._tiers)
+        return (
+            "<div class='mathjax_ignore' style='max-width:60em'>"
+            f"<p><b>{_e(self._ticket.subject or '(no subject)')}</b><br>{_e(_short(self._ticket.body))}</p>"
+            f"<div style='display:flex;gap:1em;align-items:stretch;flex-wrap:wrap'>{cards}</div>{self._footer()}</div>"
+        )
+
+    def _card(self, name: str) -> str:
+        colour, attempt = COLOURS.get(name, GREY), self._attempts.get(name)
+        rows = ""
+        if attempt is not None and attempt.decision is not None:
+            answers = [(f, getattr(attempt.decision, f)) for f in FIELDS if hasattr(attempt.decision, f)]
+            rows = "".join(f"<tr>{_cell(f)}{_cell(v)}</tr>" for f, v in answers)
+        elif attempt is not None:
+            rows = f"<tr>{_cell('error')}{_cell(attempt.error)}</tr>"
+        facts = f"{attempt.latency_ms / 1e3:.1f} s, {usd(attempt.cost_usd)}" if attempt is not None else ""
+        up = f"<p><b>went up:</b> {_e(self._reasons[name])}</p>" if name in self._reasons else ""
+        return (
+            f"<div style='border:1px solid {colour};border-top:5px solid {colour};padding:.5em;min-width:18em;flex:1'>"
+            f"<b>{_e(name)}</b>: {_e(self._tiers[name])} <span style='color:#555'>{facts}</span>"
+            f"<table>{rows}</table>{up}</div>"
+        )
+
+    def _footer(self) -> str:
+        o = self._outcome
+        if o is None:
+            return "<p>under way</p>"
+        if o.decision is None:
+            return f"<p><b>Failed.</b> {_e(o.error)}</p>"
+        kept = f"; flags kept: {_e(', '.join(f'{k} (from {v})' for k, v in o.flags.items()))}" if o.flags else ""
+        said = (
+            "kept the lower tier's answer, because the higher one failed" if o.degraded else f"answer of {o.final.tier}"
+        )
+        return f"<p><b>Done:</b> {_e(said)}{kept}. {o.latency_ms / 1e3:.1f} s, {usd(o.cost_usd)} in all.</p>"
+
+
+def _e(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _cell(value: object) -> str:
+    return f"<td style='text-align:left;vertical-align:top'>{_e(value)}</td>"
+
+
+def _short(text: str, limit: int = 400) -> str:
+    return text if len(text) <= limit else text[:limit].rsplit(" ", 1)[0] + " ..."

@@ -1,0 +1,104 @@
+"""How things look: one colour per strategy and tier in the whole series, money that no renderer turns into mathematics, figures with alt text."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe & Ito's palette, the four that have a contrast of 3:1 or more on white.
+BLUE, RED, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#666666"
+COLOURS: Mapping[str, str] = {
+    "cheap": GREEN,
+    "cheap-only": GREEN,
+    "strong": BLUE,
+    "strong-only": BLUE,
+    "cascade": RED,
+    "judge": PINK,
+}
+MARKERS: Mapping[str, str] = {"cheap-only": "o", "strong-only": "s", "cascade": "D"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A chart with words: drawn in a notebook with alt text and caption (and its data as a table), printed as its description."""
+
+    png: bytes
+    alt: str
+    """What the picture shows, with its numbers, for who cannot see it."""
+    caption: str = ""
+    table: str = ""
+    """HTML of the data."""
+
+    def __repr__(self) -> str:
+        return self.alt
+
+    def _repr_html_(self) -> str:
+        image = base64.b64encode(self.png).decode()
+        details = f"<details><summary>The data of this chart</summary>{self.table}</details>" if self.table else ""
+        return (
+            f"<figure class='mathjax_ignore' style='margin:0'><img alt=\"{html.escape(self.alt)}\" style='max-width:100%' "
+            f"src='data:image/png;base64,{image}'><figcaption>{html.escape(self.caption)}</figcaption></figure>{details}"
+        )
+
+
+@dataclass(frozen=True)
+class Html:
+    """HTML for a notebook, with words for everywhere else."""
+
+    markup: str
+    text: str = ""
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return self.markup
+
+
+def usd(amount: float, digits: int = 6) -> str:
+    """Money without a dollar sign, which two of in one block would become mathematics."""
+    return f"USD {amount:,.{digits}f}"
+
+
+def picture(figure: Figure, *, alt: str, caption: str = "", rows: Sequence[Mapping[str, Any]] = ()) -> Picture:
+    """A matplotlib figure as a Picture, always the same bytes for the same figure; the figure is closed."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+    return Picture(buffer.getvalue(), alt, caption, table(rows) if rows else "")
+
+
+def table(rows: Sequence[Mapping[str, Any]], *, caption: str = "") -> str:
+    """Rows as an HTML table, everything escaped; columns are the first row's keys."""
+    if not rows:
+        return "<p>(no rows)</p>"
+    head = "".join(f"<th scope='col' style='text-align:left'>{html.escape(str(k))}</th>" for k in rows[0])
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(v))}</td>" for v in row.values()) + "</tr>"
+        for row in rows
+    )
+    title = f"<caption style='text-align:left'>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table class='mathjax_ignore'>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def show_table(rows: Sequence[Mapping[str, Any]], *, caption: str = "") -> Html:
+    """Rows as a table to show at the end of a cell."""
+    text = "\n".join([caption] * bool(caption) + ["  ".join(f"{k}={v}" for k, v in row.items()) for row in rows])
+    return Html(table(rows, caption=caption), text)
+
+
+def door_line(words: str) -> Html:
+    """The line that every notebook shows under its setup cell: which door, and what its figures mean."""
+    return Html(
+        f"<div class='mathjax_ignore' style='border-left:4px solid {GREY};padding:.3em .8em;color:#444'>{html.escape(words)}</div>",
+        words,
+    )
