@@ -160,11 +160,19 @@ class Catalogue:
             raw = json.loads(path.read_text(encoding="utf-8"))
             models = {key: _spec(key, entry, scope) for key, entry in raw["models"].items()}
             pairs, default = raw["pairs"], raw["default_pair"]
-        except (OSError, ValueError, KeyError, ArithmeticError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise ConfigurationError(
                 f"The model catalogue {path} cannot be read: {type(error).__name__}: {error}.",
                 advice="Install the project with `pip install -e .` from its own folder, or restore data/models.json.",
             ) from error
+        missing = [m for roles in pairs.values() for m in roles.values() if m not in models]
+        if missing or scope not in ("us", "global"):
+            problem = (
+                f"a pair names {missing[0]}, which is not among its models"
+                if missing
+                else f"there is no scope {scope!r}"
+            )
+            raise ConfigurationError(f"The model catalogue {path}: {problem}.", advice="Scopes are us and global.")
         chosen = pair or default
         if chosen not in pairs:
             raise UnknownModel(

@@ -12,10 +12,12 @@ error inside a stream. Nothing is retried by both.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -28,6 +30,7 @@ from workshop_lib.bedrock.settings import Settings
 
 if TYPE_CHECKING:
     import boto3
+    import botocore.session
     from mypy_boto3_bedrock_runtime.client import BedrockRuntimeClient
 
 Message = Mapping[str, Any]
@@ -79,6 +82,7 @@ class Bedrock:
         self._session: boto3.Session | None = None
         self._clients: dict[str, BedrockRuntimeClient] = {}
         self._lock = threading.Lock()
+        self._sent = threading.local()
 
     def converse(
         self,
@@ -111,8 +115,7 @@ class Bedrock:
             spec, messages, system=system, tool=tool, max_tokens=max_tokens, temperature=temperature, extra=extra
         )
         started = self._clock()
-        response, before = self._retrying(spec, lambda: self.client(spec.key).converse(**request))
-        attempts = before + int(response["ResponseMetadata"].get("RetryAttempts", 0)) + 1
+        response, attempts = self._retrying(spec, lambda: _whole(self.client(spec.key).converse(**request)))
         return reply_from_wire(response, spec, wall_ms=(self._clock() - started) * 1e3, attempts=attempts)
 
     def stream(
@@ -139,8 +142,9 @@ class Bedrock:
         )
         started, spent = self._clock(), 0
         for attempt in range(1, self._own_attempts + 1):
-            response, before = self._retrying(spec, lambda: self.client(spec.key).converse_stream(**request))
-            spent += before + int(response["ResponseMetadata"].get("RetryAttempts", 0)) + 1
+            call = partial(self.client(spec.key).converse_stream, **request)
+            response, attempts = self._retrying(spec, call, already=spent)
+            spent += attempts
             gathered = _Gathered()
             stream = response["stream"]
             try:
@@ -211,11 +215,11 @@ class Bedrock:
         from botocore.config import Config
 
         s = self.settings
-        self._session = self._session or boto3.Session(
-            profile_name=s.aws_profile if s.mode == "live" else None,
-            region_name=s.region or ("us-west-2" if s.mode == "local" else None),
-        )
         local = s.mode == "local"
+        if self._session is None and local:
+            self._session = boto3.Session(botocore_session=_unconfigured(), region_name=s.region or "us-west-2")
+        elif self._session is None:
+            self._session = boto3.Session(profile_name=s.aws_profile, region_name=s.region)
         config = Config(
             retries={"mode": "adaptive", "total_max_attempts": self._max_attempts},
             max_pool_connections=s.workers,
@@ -232,6 +236,7 @@ class Bedrock:
             "bedrock-runtime", endpoint_url=s.endpoint_url, config=config, **keys
         )
         client.meta.events.register("response-received.bedrock-runtime", _mark_daily_quota)
+        client.meta.events.register("before-send.bedrock-runtime", self._count_request)
         return client
 
     def _request(
@@ -261,11 +266,11 @@ class Bedrock:
             request["guardrailConfig"] = self.settings.guardrail
         return request | dict(extra or {})
 
-    def _retrying(self, spec: ModelSpec, call: Callable[[], T]) -> tuple[T, int]:
-        """The call's response and the HTTP requests that earlier tries of ours spent on it."""
+    def _retrying(self, spec: ModelSpec, call: Callable[[], T], *, already: int = 0) -> tuple[T, int]:
+        """The call's response and the HTTP requests spent on it; `already` were spent before and count in an error."""
         import tenacity
 
-        spent = 0
+        before = self._requests()
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._own_attempts),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
@@ -276,13 +281,18 @@ class Bedrock:
         for attempt in retrying:
             with attempt:
                 try:
-                    return call(), spent
-                except (ClientError, BotoCoreError) as error:
-                    ours = errors.from_botocore(error, model=spec.key)
-                    spent += ours.attempts
-                    ours.attempts = spent
-                    raise ours from error
+                    return call(), self._requests() - before
+                except (ClientError, BotoCoreError, HTTPError) as error:
+                    attempts = already + self._requests() - before
+                    raise errors.from_botocore(error, model=spec.key, attempts=attempts) from error
         raise AssertionError("tenacity either returns or raises")
+
+    def _requests(self) -> int:
+        """HTTP requests that this thread has sent so far."""
+        return getattr(self._sent, "requests", 0)
+
+    def _count_request(self, **_: Any) -> None:
+        self._sent.requests = self._requests() + 1
 
 
 class _Gathered:
@@ -335,6 +345,26 @@ def _we_retry(error: BaseException) -> bool:
         response = getattr(error.__cause__, "response", {})
         return int(response.get("originalStatusCode") or 0) >= 500
     return isinstance(error, errors.ModelTimeout | errors.StreamBroken)
+
+
+def _whole(response: T) -> T:
+    """The response, if nothing of it is missing: a connection that drops may leave half of it behind a status 200."""
+    if not isinstance(response, dict) or not {"output", "usage"} <= response.keys():
+        raise HTTPError("the answer broke off")
+    return response
+
+
+def _unconfigured() -> botocore.session.Session:
+    """A session that reads no AWS configuration: at the local door no profile, file or variable of yours can be in the way."""
+    import botocore.session
+
+    return botocore.session.Session(
+        {
+            "profile": (None, [], None, None),
+            "config_file": (None, None, os.devnull, None),
+            "credentials_file": (None, None, os.devnull, None),
+        }
+    )
 
 
 def _mark_daily_quota(parsed_response: dict[str, Any] | None = None, **_: Any) -> None:

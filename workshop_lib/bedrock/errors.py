@@ -17,7 +17,7 @@ WorkshopError                      everything this package raises on purpose; `.
 │   ├── ServiceFault               500, 503 or a model that is not ready, after all retries
 │   ├── ModelTimeout               the model took too long (408)
 │   ├── ModelFailed                the model itself failed (424)
-│   ├── StreamBroken               an error inside a stream that had begun
+│   ├── StreamBroken               an answer that had begun broke off
 │   ├── Unreachable                no connection, or it was dropped
 │   └── ReplyTimeout               connected, but no answer within `read_timeout`
 └── InvalidOutput                  the model answered, but not in the asked form; `.reply` was paid for
@@ -177,9 +177,9 @@ class ModelFailed(BedrockError):
 
 
 class StreamBroken(BedrockError):
-    """An error arrived inside a stream that had already begun."""
+    """An answer that had begun broke off: an error inside a stream, or a connection that dropped."""
 
-    default_advice = "The whole call must be made again; what was streamed so far is incomplete."
+    default_advice = "The whole call must be made again; what came so far is incomplete."
 
 
 class Unreachable(BedrockError):
@@ -262,10 +262,11 @@ def from_botocore(error: Exception, *, model: str = "", attempts: int = 0) -> Be
         code = str(response.get("Error", {}).get("Code", ""))
         code = code[:1].upper() + code[1:]
         text = str(response.get("Error", {}).get("Message") or text)
-        attempts = attempts or int(response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) + 1
         kind = _kind_of(code, text)
-        if isinstance(error, boto.EventStreamError) and kind is not InvalidRequest:
+        if isinstance(error, boto.EventStreamError) and kind not in (InvalidRequest, DailyQuotaReached):
             kind = StreamBroken
+        if kind is DailyQuotaReached:
+            code = "ThrottlingException"  # what the service said, whatever our client made of it
     else:
         code = type(error).__name__
         kind = next((ours for theirs, ours in _OF_BOTOCORE if isinstance(error, theirs)), BedrockError)

@@ -84,8 +84,9 @@ class Settings(BaseModel):
             raise ConfigurationError(f"{file.name} cannot be read: {error}.") from error
         for name in from_file:
             if name.startswith("WORKSHOP_") and name not in VARIABLES:
-                close = difflib.get_close_matches(name, VARIABLES, n=1)
-                hint = f" Did you mean {close[0]}?" if close else ""
+                ours = {v.removeprefix("WORKSHOP_"): v for v in VARIABLES if v.startswith("WORKSHOP_")}
+                close = difflib.get_close_matches(name.removeprefix("WORKSHOP_"), ours, n=1)
+                hint = f" Did you mean {ours[close[0]]}?" if close else ""
                 raise ConfigurationError(f"{file.name} sets {name}, which this version does not know.{hint}")
         given = {name: environ.get(name) or from_file.get(name) or "" for name in VARIABLES}
         try:

@@ -49,6 +49,7 @@ class Engine:
         cache: PromptCache,
         faults: FaultSchedule,
         guardrails: guardrails.Guardrails,
+        check: Callable[[str, Mapping[str, Any]], None],
     ) -> None:
         self.catalogue, self.quotas, self.cache, self.faults, self.guardrails = (
             catalogue,
@@ -57,7 +58,7 @@ class Engine:
             faults,
             guardrails,
         )
-        self._make_answerer = answerer
+        self._make_answerer, self._check = answerer, check
         self._answerer: Answerer | None = None
         self._lock = threading.Lock()
         self._asked: Counter[str] = Counter()
@@ -94,7 +95,7 @@ class Engine:
         reserved = self.quotas.reserve(spec, sum(s.tokens for s in segments), inference.get("maxTokens"))
         usage = Usage()
         try:
-            stopped = self._guard(params, "INPUT", _user_texts(params))
+            stopped = self._guard(params, "INPUT", _all_user_texts(params))
             if stopped is not None:
                 return stopped
             counters = self.cache.count(spec, segments)
@@ -147,7 +148,9 @@ class Engine:
         """InvokeModel in the provider's own dialect, answered through Converse."""
         spec = self._model(params["modelId"], region)
         dialect = invoke.to_converse(spec, params.get("body", b""))
-        answer = self.converse({**dialect.params, "modelId": params["modelId"]}, region)
+        request = {**dialect.params, "modelId": params["modelId"]}
+        self._check("Converse", request)
+        answer = self.converse(request, region)
         answer.result = {
             "body": json.dumps(dialect.from_converse(answer.result)).encode(),
             "contentType": "application/json",
@@ -158,7 +161,7 @@ class Engine:
         spec = self.catalogue.by_id(model_id)
         if spec is None or (not model_id.startswith(("global.", "arn:")) and not region.startswith("us-")):
             raise ServiceError("ValidationException", "The provided model identifier is invalid.")
-        if model_id == spec.base_id and spec.base_id not in spec.ids.values() and not counting:
+        if model_id.rsplit("/", 1)[-1] == spec.base_id and spec.base_id not in spec.ids.values() and not counting:
             raise ServiceError(
                 "ValidationException",
                 f"Invocation of model ID {model_id} with on-demand throughput isn\u2019t supported. Retry your request with the "
@@ -306,6 +309,11 @@ def _user_texts(params: Mapping[str, Any]) -> list[str]:
     """The texts of the user's first message: what the conversation is about (later ones correct the form of the answer)."""
     first = next((m for m in params["messages"] if m["role"] == "user"), {"content": ()})
     return [b["text"] for b in first["content"] if "text" in b]
+
+
+def _all_user_texts(params: Mapping[str, Any]) -> list[str]:
+    """What a guardrail looks at: everything the user says, in every turn."""
+    return [b["text"] for m in params["messages"] if m["role"] == "user" for b in m["content"] if "text" in b]
 
 
 def _output_schema(params: Mapping[str, Any]) -> Mapping[str, Any] | None:

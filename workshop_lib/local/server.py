@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import socket
+import sys
 import threading
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -71,6 +74,7 @@ class LocalEndpoint:
         self.journal, self.faults = Journal(), FaultSchedule()
         self.quotas, self.cache = Quotas(clock), PromptCache(clock)
         self.time_scale = time_scale
+        self._catalogue = catalogue
         self._wire = Wire()
         self._engine = Engine(
             catalogue,
@@ -79,6 +83,7 @@ class LocalEndpoint:
             cache=self.cache,
             faults=self.faults,
             guardrails=Guardrails(GUARDRAILS),
+            check=lambda name, params: self._wire.check(self._wire.model.operation_model(name), params),
         )
         self._port, self._server, self._thread = port, None, None  # type: tuple[int, uvicorn.Server | None, threading.Thread | None]
         routes = [
@@ -103,7 +108,8 @@ class LocalEndpoint:
         """
         listener = socket.socket()
         try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform != "win32":  # where it would let two servers share the port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", self._port))
         except OSError as error:
             listener.close()
@@ -120,6 +126,7 @@ class LocalEndpoint:
             timeout_keep_alive=75,
             timeout_graceful_shutdown=1,
         )
+        logging.getLogger("uvicorn.error").addFilter(_NotDropped())
         server = self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=server.run, args=([listener],), name="local-bedrock", daemon=True)
         self._thread.start()
@@ -176,7 +183,8 @@ class LocalEndpoint:
             if answer.fault is not None and answer.fault.mid_stream:
                 entry.error = answer.fault.kind
             self.journal.add(entry)
-            return StreamingResponse(_streamed(answer, wait_s), 200, media_type=EVENT_STREAM)
+            headers = {"x-amzn-requestid": str(uuid.uuid4())}
+            return StreamingResponse(_streamed(answer, wait_s), 200, headers, media_type=EVENT_STREAM)
         await asyncio.sleep(wait_s)
         self.journal.add(entry)
         response = self._wire.result(operation, answer.result)
@@ -197,6 +205,10 @@ class LocalEndpoint:
 
         return await run_in_threadpool(answer), operation
 
+    def _put_quota(self, given: dict[str, Any]) -> None:
+        key = self._catalogue[given.pop("model")].key
+        self.quotas.set(key, Quota(**given) if given else None)
+
     async def _health(self, request: Request) -> Response:
         return JSONResponse({"status": "ok", "endpoint": self.url, "calls": self.journal.calls})
 
@@ -213,16 +225,26 @@ class LocalEndpoint:
         return await _admin(request, lambda given: self.faults.add(Fault(**_with_set(given, "at"))))
 
     async def _set_quota(self, request: Request) -> Response:
-        return await _admin(
-            request, lambda given: self.quotas.set(given.pop("model"), Quota(**given) if given else None)
-        )
+        return await _admin(request, self._put_quota)
+
+
+class _NotDropped(logging.Filter):
+    """Keeps the schedule's own dropped connections out of the server's log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is to be logged."""
+        return not (record.exc_info and isinstance(record.exc_info[1], DropError))
+
+
+class DropError(ConnectionResetError):
+    """Raised inside a response to make the server close its connection."""
 
 
 async def _admin(request: Request, act: Callable[[dict[str, Any]], None]) -> Response:
     try:
         given = json.loads(await request.body())
         act(dict(given))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, ConfigurationError) as error:
         return JSONResponse({"error": f"{type(error).__name__}: {error}"}, 400)
     return JSONResponse({"set": given})
 
@@ -239,9 +261,9 @@ class _DroppedResponse(Response):
     """Promises more than it sends and ends, so that the server closes the connection under the client."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1000")]})
+        await send({"type": "http.response.start", "status": 200, "headers": []})  # chunked, so that the end is missed
         await send({"type": "http.response.body", "body": b"{", "more_body": True})
-        raise ConnectionResetError("the schedule says: drop this connection")
+        raise DropError("the schedule says: drop this connection")
 
 
 def _attempt_of(headers: Mapping[str, str]) -> int:

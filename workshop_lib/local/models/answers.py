@@ -73,7 +73,7 @@ class Answerer:
         if tool is None and question.json_schema is None:
             return None, self._chat(spec, question)
         schema = tool["inputSchema"]["json"] if tool is not None else question.json_schema
-        filled = self._fill(spec.stand_in, question, dict(schema or {}))
+        filled = self._fill(spec.stand_in, question, schema)
         return (tool["name"] if tool is not None else None), json.dumps(filled, ensure_ascii=False)
 
     def _choose(self, question: Question) -> Mapping[str, Any] | None:
@@ -89,10 +89,9 @@ class Answerer:
         best = max(likely, key=likely.__getitem__)
         return next(t for t in question.tools if t["name"] == best)
 
-    def _fill(self, manner: str, question: Question, schema: Mapping[str, Any]) -> dict[str, Any]:
+    def _fill(self, manner: str, question: Question, schema: object) -> dict[str, Any]:
         text = read_ticket(question.user)
-        properties: Mapping[str, Any] = schema.get("properties", {})
-        required = set(schema.get("required", properties))
+        properties, required = _form(schema)
         filled: dict[str, Any] = {}
         learned, certainty = self._learned(manner, text, properties, question)
         key = self._key.get(text) if manner == "judge" and learned else None
@@ -153,6 +152,25 @@ class Answerer:
         )
 
 
+def _form(schema: object) -> tuple[Mapping[str, Mapping[str, Any]], set[str]]:
+    """Fields and required names of a schema.
+
+    Raises:
+        ServiceError: it is not the schema of an object.
+    """
+    properties = schema.get("properties", {}) if isinstance(schema, Mapping) else None
+    required = schema.get("required", []) if isinstance(schema, Mapping) else None
+    if (
+        not isinstance(properties, Mapping)
+        or not all(isinstance(form, Mapping) for form in properties.values())
+        or not isinstance(required, list)
+        or not all(isinstance(name, str) for name in required)
+        or not all(isinstance(form.get("enum", []), list) for form in properties.values())
+    ):
+        raise ServiceError("ValidationException", "The tool's inputSchema is not a JSON Schema of an object.")
+    return properties, set(required)
+
+
 def labels_of(form: Mapping[str, Any]) -> tuple[str, ...]:
     """The closed list of a field's schema as strings; () if it is open."""
     if form.get("type") == "boolean":
@@ -175,7 +193,8 @@ def _pick(likely: Distribution, question: Question, name: str) -> tuple[str, flo
     if question.temperature <= 0:
         best = max(likely, key=likely.__getitem__)
         return best, likely[best]
-    weights = {label: p ** (1 / question.temperature) for label, p in likely.items()}
+    most = max(likely.values())
+    weights = {label: (p / most) ** (1 / question.temperature) for label, p in likely.items()}
     left = question.roll(name) * sum(weights.values())
     for label, weight in weights.items():
         left -= weight
