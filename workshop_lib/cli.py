@@ -179,6 +179,16 @@ def build_notebooks(
     raise typer.Exit(1 if check and stale else 0)
 
 
+@app.command("build-embeddings")
+def build_embeddings() -> None:
+    """Write data/embeddings.npz again, after a change to the training tickets."""
+    from workshop_lib.local.models.trained import write_embeddings
+
+    with console.status("Embedding the training tickets (a minute or two)"):
+        path = write_embeddings(Settings.load().data_dir)
+    console.print(f"written: {path.name}, {path.stat().st_size / 1e6:.1f} MB", highlight=False)
+
+
 def main() -> None:
     """Run the program; an error of ours is one sentence and an exit code, not a traceback."""
     try:

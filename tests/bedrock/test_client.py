@@ -204,7 +204,6 @@ def test_waits_grow_between_our_tries(make_bedrock, endpoint):
     assert all(0 <= wait <= 5 for wait in waits)
 
 
-@pytest.mark.xfail(strict=True, reason="server.py _DroppedResponse: botocore reads the drop as an empty success")
 def test_a_dropped_connection_is_retried_until_it_holds(bedrock, endpoint, no_backoff):
     endpoint.faults.add(Fault("drop", first=1))
     reply = bedrock.converse("cheap", "hello")
@@ -212,10 +211,6 @@ def test_a_dropped_connection_is_retried_until_it_holds(bedrock, endpoint, no_ba
     assert reply.attempts == 2
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="server.py _DroppedResponse as above, and errors.py from_botocore: attempts is 0 for BotoCoreErrors",
-)
 def test_an_answer_that_never_holds_is_unreachable(make_bedrock, endpoint, no_backoff):
     endpoint.faults.add(Fault("drop"))
     assert _failed(make_bedrock(max_attempts=2), errors.Unreachable).attempts == len(endpoint.journal) == 2
@@ -275,7 +270,6 @@ def test_a_request_that_is_refused_inside_a_stream_is_not_repeated(bedrock, endp
     assert len(endpoint.journal) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="client.py stream: requests of earlier rounds are not added to the error")
 def test_an_error_after_a_restart_counts_the_broken_stream_too(bedrock, endpoint):
     endpoint.faults.add(Fault("cut", at=frozenset({1})))
     endpoint.faults.add(Fault("ValidationException", at=frozenset({2})))
@@ -316,15 +310,11 @@ def test_the_local_door_withstands(make_bedrock, monkeypatch, environ):
     assert make_bedrock(max_attempts=1).converse("cheap", "hello").attempts == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="client.py _new_client: AWS_PROFILE of the environment is read at the local door"
-)
 def test_the_local_door_withstands_a_profile_that_is_gone(make_bedrock, monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "gone")
     assert make_bedrock(max_attempts=1).converse("cheap", "hello").attempts == 1
 
 
-@pytest.mark.xfail(strict=True, reason="client.py _new_client: the local door reads the AWS configuration")
 def test_the_local_door_withstands_a_broken_aws_configuration(make_bedrock, monkeypatch, tmp_path):
     (tmp_path / "config").write_text("this is not a configuration\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -378,9 +368,6 @@ def test_an_endpoint_that_is_down_is_unreachable(make_bedrock, down):
     assert raised.value.model == "nemotron-nano-3"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="errors.py from_botocore: attempts is 0 for every BotoCoreError, however often it tried"
-)
 def test_the_tries_to_reach_an_endpoint_are_counted(make_bedrock, down, no_backoff):
     with pytest.raises(errors.Unreachable) as raised:
         make_bedrock(down, max_attempts=3).converse("cheap", "hello")

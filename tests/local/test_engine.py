@@ -161,7 +161,6 @@ def test_a_cache_point_for_a_model_without_a_cache_is_a_403(boto, ask, where):
         ask(modelId=NANO, **fields)
 
 
-@pytest.mark.xfail(strict=True, reason="engine.py _model: the foundation-model ARN slips past the on-demand refusal")
 def test_an_arn_of_the_bare_model_is_refused_like_its_id(boto, ask):
     with pytest.raises(boto.exceptions.ValidationException, match="on-demand"):
         ask(modelId="arn:aws:bedrock:us-west-2::foundation-model/anthropic.claude-sonnet-4-6")

@@ -126,24 +126,18 @@ def test_a_fault_inside_streams_leaves_converse_alone(endpoint, ask):
     assert ask()["stopReason"] == "end_turn"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="server.py _DroppedResponse: botocore does not enforce content-length, so it reads `{` as an empty success",
-)
 def test_a_dropped_connection_is_what_botocore_calls_closed(endpoint, ask):
     endpoint.faults.add(Fault("drop"))
     with pytest.raises(ConnectionClosedError):
         ask()
 
 
-@pytest.mark.xfail(strict=True, reason="as above: botocore sees a success, so there is nothing to retry")
 def test_a_dropped_connection_is_retried_by_botocore(endpoint, make_boto, no_backoff):
     endpoint.faults.add(Fault("drop", first=1))
     reply = make_boto(mode="standard", total_max_attempts=3).converse(modelId=NANO, messages=MESSAGE)
     assert reply["ResponseMetadata"]["RetryAttempts"] == 1
 
 
-@pytest.mark.xfail(strict=True, reason="server.py _DroppedResponse: uvicorn prints the traceback of the drop on stderr")
 def test_a_dropped_connection_is_not_printed_as_a_crash(endpoint, ask, caplog):
     endpoint.faults.add(Fault("drop"))
     with contextlib.suppress(BotoCoreError):

@@ -101,7 +101,6 @@ def test_an_unknown_guardrail_is_not_found(boto, ask):
         ask(guardrailConfig={**CONFIG, "guardrailIdentifier": "other"})
 
 
-@pytest.mark.xfail(strict=True, reason="engine.py converse: only the user's first message is shown to the guardrail")
 def test_a_later_turn_is_looked_at_too(ask):
     turns = [("user", "hello"), ("assistant", "hi"), ("user", "this is forbidden")]
     messages = [{"role": role, "content": [{"text": text}]} for role, text in turns]

@@ -103,7 +103,6 @@ def test_a_body_in_another_dialect_is_malformed(boto, invoke, model_id, body):
     [{"temperature": 1.5}, {"max_tokens": "many"}, {"messages": [{"role": "user", "content": [{"text": 5}]}]}],
     ids=["temperature above 1", "max_tokens a text", "text a number"],
 )
-@pytest.mark.xfail(strict=True, reason="engine.py invoke_model: the translated request is not checked by Wire.check")
 def test_a_translated_body_is_checked_like_converse(boto, invoke, fields):
     with pytest.raises(boto.exceptions.ValidationException):
         invoke(SONNET, _anthropic(**fields))

@@ -1,7 +1,7 @@
 """The trained pair: a cheap text classifier and a stronger one, both fitted on the `train` split, at first use.
 
 * **cheap**: TF-IDF of single words and logistic regression. Knows the words it has seen, not what they mean.
-* **strong**: MiniLM sentence embeddings and logistic regression, averaged with a TF-IDF view of letter groups.
+* **strong**: MiniLM embeddings and a small neural network on them, averaged with a TF-IDF view of letter groups.
 
 Each has two heads: the category, and priority and needs_human together, because the one constrains the other.
 They are real models with real errors, but not language models: what a prompt says does not change what they answer.
@@ -12,8 +12,10 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
+import warnings
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from workshop_lib.triage.datasets import Label, load_labels, load_tickets
 from workshop_lib.triage.schema import Category, Priority
 from workshop_lib.triage.task import TRIAGE
 
-RECIPE = "2"
+RECIPE = "4"
 """Changes when features or fitting change, so that no stale cache is used."""
 HEADS: Mapping[str, Callable[[Label], str]] = {
     "category": lambda label: label.category.value,
@@ -39,15 +41,20 @@ LABELS: Mapping[str, tuple[str, ...]] = {
     "needs_human": ("true", "false"),
 }
 """The fields that the pair has learned, and their values."""
-SHORT = 160
-"""Characters up to which a text is not looked at sentence by sentence."""
+EMBEDDINGS = "embeddings.npz"
+HASHED: Mapping[str, tuple[str, tuple[int, int], int, float, int]] = {
+    "words": ("word", (1, 1), 2**15, 5.0, 100),
+    "letters": ("char_wb", (3, 5), 2**17, 20.0, 50),
+}
+"""TF-IDF views: what is counted, in groups of how many, columns, inverse regularisation, steps."""
+NETWORK = ("hidden", "hidden_bias", "weights", "bias")
 Arrays = dict[str, npt.NDArray[Any]]
 Matrix = Any  # a numpy array or a scipy sparse matrix: both know @
 
 
 @dataclass(frozen=True)
-class Head:
-    """A fitted logistic regression for one field."""
+class Regression:
+    """A logistic regression."""
 
     labels: tuple[str, ...]
     weights: npt.NDArray[np.float32]
@@ -56,10 +63,28 @@ class Head:
 
     def probabilities(self, features: Matrix) -> npt.NDArray[np.float64]:
         """Shape (texts, labels)."""
-        scores = np.asarray(features @ self.weights.T) + self.bias
-        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-        shares: npt.NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
-        return shares
+        return _softmax(np.asarray(features @ self.weights.T) + self.bias)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network with one hidden layer of rectified units, on standardised features."""
+
+    labels: tuple[str, ...]
+    mean: npt.NDArray[np.float32]
+    deviation: npt.NDArray[np.float32]
+    hidden: npt.NDArray[np.float32]
+    hidden_bias: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+    def probabilities(self, features: Matrix) -> npt.NDArray[np.float64]:
+        """Shape (texts, labels)."""
+        units = np.maximum(0, (features - self.mean) / self.deviation @ self.hidden + self.hidden_bias)
+        return _softmax(units @ self.weights + self.bias)
+
+
+Head = Regression | Network
 
 
 @dataclass(frozen=True)
@@ -116,17 +141,15 @@ def train(embedder: Embedder, data_dir: Path, cache_dir: Path) -> tuple[TrainedM
     cache = cache_dir / f"pair-{digest}.npz"
     stored = _read(cache)
     if stored is None:
-        stored = _fit_all(embedder, texts, targets)
+        stored = _fit_all(training_vectors(embedder, texts, data_dir), texts, targets)
         _write(cache, stored)
     features: dict[str, Callable[[Sequence[str]], Matrix]] = {
-        "words": Hashed("word", (1, 1), stored["words/idf"]),
-        "letters": Hashed("char_wb", (3, 5), stored["letters/idf"]),
-        "meaning": lambda some: pooled(embedder, some),
+        **{view: Hashed(*HASHED[view][:2], stored[f"{view}/idf"]) for view in HASHED},
+        "meaning": embedder.embed,
     }
+    labels_of = {head: tuple(sorted(set(target))) for head, target in targets.items()}
     view = {
-        name: View(
-            of, {head: Head(tuple(sorted(set(t))), *_weights(stored, name, head)) for head, t in targets.items()}
-        )
+        name: View(of, {head: _head(stored, f"{name}/{head}/", known) for head, known in labels_of.items()})
         for name, of in features.items()
     }
     return TrainedModel([view["words"]]), TrainedModel([view["meaning"], view["letters"]])
@@ -161,18 +184,31 @@ class Hashed:
         return normalize(self.counts(texts).multiply(self._idf).tocsr())
 
 
-def pooled(embedder: Embedder, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Each text as its own embedding beside the mean, maximum and minimum over its sentences: shape (texts, 4 x 384)."""
-    parts = [sentences(text) if len(text) > SHORT else [text] for text in texts]
-    whole = embedder.embed(texts)
-    single = embedder.embed([s for group in parts if len(group) > 1 for s in group])
-    rows, at = [], 0
-    for i, group in enumerate(parts):
-        own = whole[i : i + 1]
-        if len(group) > 1:
-            own, at = single[at : at + len(group)], at + len(group)
-        rows.append(np.concatenate([whole[i], own.mean(axis=0), own.max(axis=0), own.min(axis=0)]))
-    return np.vstack(rows) if rows else np.zeros((0, 4 * 384), np.float32)
+def training_vectors(embedder: Embedder, texts: Sequence[str], data_dir: Path) -> npt.NDArray[np.float32]:
+    """MiniLM vectors of the training texts: from data/embeddings.npz if it belongs to these texts, else computed (a minute or two)."""
+    try:
+        with np.load(data_dir / EMBEDDINGS, allow_pickle=False) as stored:
+            if str(stored["texts"]) == _digest(texts):
+                vectors: npt.NDArray[np.float32] = stored["rows"] * stored["scale"]
+                return vectors
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not shipped, or cut short: it can be made again
+    return embedder.embed(texts)
+
+
+def write_embeddings(data_dir: Path) -> Path:
+    """Make data/embeddings.npz from the training tickets, rounded to 8 bits a number.
+
+    Raises:
+        ConfigurationError: the tickets cannot be read.
+    """
+    texts = [read_ticket(TRIAGE.describe(ticket)) for ticket in load_tickets("train", data_dir=data_dir)]
+    vectors = Embedder().embed(texts)
+    scale = np.maximum(np.abs(vectors).max(axis=0) / 127, 1e-9).astype(np.float32)  # two columns are always 0
+    rows = np.round(vectors / scale).astype(np.int8)
+    path = data_dir / EMBEDDINGS
+    np.savez_compressed(path, texts=np.array(_digest(texts)), scale=scale, rows=rows)
+    return path
 
 
 def read_ticket(user_message: str) -> str:
@@ -184,45 +220,62 @@ def read_ticket(user_message: str) -> str:
     return (found[2] if found else user_message).strip()
 
 
-def _fit_all(embedder: Embedder, texts: Sequence[str], targets: Mapping[str, Sequence[str]]) -> Arrays:
-    recipes: dict[
-        str, tuple[Callable[[npt.NDArray[np.float32]], Callable[[Sequence[str]], Matrix]], int, float, int]
-    ] = {
-        "words": (lambda idf: Hashed("word", (1, 1), idf), 2**15, 5.0, 100),
-        "letters": (lambda idf: Hashed("char_wb", (3, 5), idf), 2**17, 20.0, 50),
-    }
+def _fit_all(vectors: npt.NDArray[np.float32], texts: Sequence[str], targets: Mapping[str, Sequence[str]]) -> Arrays:
     stored: Arrays = {}
-    for view, (make, columns, strength, steps) in recipes.items():
-        counter = make(np.ones(columns, np.float32))
-        seen = np.asarray((counter.counts(texts) > 0).sum(axis=0)).ravel()  # type: ignore[attr-defined]  # a Hashed
-        stored[f"{view}/idf"] = (np.log((1 + len(texts)) / (1 + seen)) + 1).astype(np.float32)
-        matrix = make(stored[f"{view}/idf"])(texts)
+    for view, (analyzer, ngrams, columns, strength, steps) in HASHED.items():
+        seen = (Hashed(analyzer, ngrams, np.ones(columns, np.float32)).counts(texts) > 0).sum(axis=0)
+        idf = stored[f"{view}/idf"] = (np.log((1 + len(texts)) / (1 + np.asarray(seen).ravel())) + 1).astype(np.float32)
+        matrix = Hashed(analyzer, ngrams, idf)(texts)
         for head, target in targets.items():
-            _keep(stored, view, head, _fit(matrix, target, strength, steps))
-    vectors = pooled(embedder, texts)
+            for name, values in zip(("weights", "bias"), _fit(matrix, target, strength, steps), strict=True):
+                stored[f"{view}/{head}/{name}"] = np.asarray(values, np.float32)
+    mean, deviation = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
     for head, target in targets.items():
-        _keep(stored, "meaning", head, _fit(vectors, target, 3.0, 300))
+        network = _fit_network((vectors - mean) / deviation, target)
+        for name, values in zip(("mean", "deviation", *NETWORK), (mean, deviation, *network), strict=True):
+            stored[f"meaning/{head}/{name}"] = np.asarray(values, np.float32)
     return stored
 
 
 def _fit(features: Matrix, target: Sequence[str], strength: float, steps: int) -> tuple[Any, Any]:
-    import warnings
-
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is part of the recipe, and regularises
+    with _early_stop():
         model = LogisticRegression(C=strength, max_iter=steps, tol=1e-3).fit(features, target)
     return model.coef_, model.intercept_
 
 
-def _keep(stored: Arrays, view: str, head: str, fitted: tuple[Any, Any]) -> None:
-    stored[f"{view}/{head}/weights"], stored[f"{view}/{head}/bias"] = (np.asarray(a, np.float32) for a in fitted)
+def _fit_network(features: Matrix, target: Sequence[str]) -> tuple[Any, Any, Any, Any]:
+    from sklearn.neural_network import MLPClassifier
+
+    with _early_stop():
+        model = MLPClassifier((200,), alpha=2.0, batch_size=128, max_iter=15, random_state=0).fit(features, target)
+    return model.coefs_[0], model.intercepts_[0], model.coefs_[1], model.intercepts_[1]
 
 
-def _weights(stored: Arrays, view: str, head: str) -> tuple[Any, Any]:
-    return stored[f"{view}/{head}/weights"], stored[f"{view}/{head}/bias"]
+@contextmanager
+def _early_stop() -> Iterator[None]:
+    """Stopping before convergence is part of the recipe: it regularises, so scikit-learn's warning of it is kept quiet."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def _head(stored: Arrays, prefix: str, labels: tuple[str, ...]) -> Head:
+    own = {key.removeprefix(prefix): values for key, values in stored.items() if key.startswith(prefix)}
+    return Network(labels, **own) if "hidden" in own else Regression(labels, **own)
+
+
+def _softmax(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: npt.NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\x00".join(texts).encode()).hexdigest()
 
 
 def _read(cache: Path) -> Arrays | None:
