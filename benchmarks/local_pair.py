@@ -1,4 +1,4 @@
-"""How good the two small models are on the locked test split: python benchmarks/local_pair.py
+"""How good the two small models are on the locked test split: `python benchmarks/local_pair.py`.
 
 The test split is for this figure alone: nothing is chosen or tuned by it.
 """

@@ -9,6 +9,7 @@ from workshop_lib import (
     Cascade,
     ConfigurationError,
     Decision,
+    Settings,
     Task,
     Tier,
     always,
@@ -17,11 +18,11 @@ from workshop_lib import (
     never,
     stakes,
 )
-from workshop_lib.bedrock.errors import ServiceFault, UnknownModel
+from workshop_lib.bedrock.errors import ServiceFault, StreamBroken, UnknownModel, Unreachable
 from workshop_lib.bedrock.replies import Reply, Usage
 from workshop_lib.cascade.attempt import attempt
 from workshop_lib.lessons.lab02 import Unplugged
-from workshop_lib.local import Fault
+from workshop_lib.local import Fault, LocalEndpoint
 from workshop_lib.triage import TRIAGE, load_tickets
 
 TWO = [Tier("cheap"), Tier("strong")]
@@ -207,3 +208,16 @@ def test_any_pydantic_class_is_a_task(bedrock):
 
 def test_the_default_task_decides_about_tickets(bedrock, a_ticket):
     assert isinstance(Cascade(TWO, client=bedrock).run(a_ticket).decision, Decision)
+
+
+def test_an_endpoint_that_dies_in_mid_run_costs_only_the_tickets_that_come_after(make_bedrock, catalogue):
+    endpoint = LocalEndpoint(catalogue, time_scale=0).start()
+    client = make_bedrock(Settings(endpoint_url=endpoint.url), max_attempts=1)
+    cascade = Cascade(TWO, escalate_when=stakes(), client=client)
+    first, second = load_tickets("workshop")[:2]
+    before = cascade.run(first)
+    endpoint.stop()
+    after = cascade.run(second)
+    assert before.decision is not None
+    assert after.decision is None
+    assert isinstance(after.error, Unreachable | StreamBroken)

@@ -66,7 +66,7 @@ class Note:
         code = f"<pre style='margin:.5em 0 0'>{html.escape(self.code)}</pre>" if self.code else ""
         return (
             f"<div class='mathjax_ignore' style='border-left:4px solid {self.colour};padding:.4em .8em;margin:.3em 0'>"
-            f"<b>{html.escape(self.head)}</b> {html.escape(self.text)}{code}</div>"
+            f"<b>{html.escape(self.head)}:</b> {html.escape(self.text)}{code}</div>"
         )
 
 
