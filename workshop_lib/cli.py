@@ -30,14 +30,16 @@ console = Console()
 @app.command()
 def demo(
     limit: Annotated[int, typer.Option(min=1, help="Tickets of the workshop split.")] = 30,
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Calls in flight at once.")] = 8,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Calls in flight at once.")] = None,
 ) -> None:
     """30 tickets through strong-only, cheap-only and cascade: cost, latency, agreement with intervals, escalation."""
     from workshop_lib.evaluation import run_strategies, score, standard_strategies
     from workshop_lib.triage.datasets import load_labels, load_tickets
     from workshop_lib.workshop import open_workshop
 
-    with open_workshop() as workshop:
+    settings = Settings.load()
+    settings = settings.model_copy(update={"workers": workers or settings.workers})  # sizes the connection pools, too
+    with open_workshop(settings) as workshop:
         console.print(f"[dim]{escape(workshop.door)}[/]\n")
         data_dir = workshop.settings.data_dir
         tickets, labels = load_tickets("workshop", data_dir=data_dir, limit=limit), load_labels(data_dir=data_dir)
@@ -49,7 +51,7 @@ def demo(
         with Progress(*columns, console=console) as progress:
             bars = {name: progress.add_task(name, total=len(tickets)) for name in strategies}
             outcomes = run_strategies(
-                strategies, tickets, workers=workers, on_done=lambda name, _: progress.advance(bars[name])
+                strategies, tickets, workers=settings.workers, on_done=lambda name, _: progress.advance(bars[name])
             )
     scores = [score(name, found, labels) for name, found in outcomes.items()]
     console.print(_comparison_table(scores))

@@ -22,7 +22,7 @@ def load(tmp_path):
 def test_nothing_set_means_the_local_door(load):
     settings = load()
     assert settings == Settings()
-    assert (settings.mode, settings.pair, settings.profile_scope, settings.budget_usd) == ("local", None, "us", None)
+    assert (settings.mode, settings.pair, settings.profile_scope) == ("local", None, "us")
 
 
 def test_credentials_alone_do_not_choose_the_live_door(load):

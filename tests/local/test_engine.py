@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workshop_lib.local.engine import draw_latency_ms
+from workshop_lib.local.wire import Wire
 from workshop_lib.triage.task import TRIAGE
 
 NANO = "nvidia.nemotron-nano-3-30b"
@@ -164,3 +165,23 @@ def test_a_cache_point_for_a_model_without_a_cache_is_a_403(boto, ask, where):
 def test_an_arn_of_the_bare_model_is_refused_like_its_id(boto, ask):
     with pytest.raises(boto.exceptions.ValidationException, match="on-demand"):
         ask(modelId="arn:aws:bedrock:us-west-2::foundation-model/anthropic.claude-sonnet-4-6")
+
+
+def test_every_answer_fits_the_services_own_output_shapes(boto, ask):
+    wire = Wire()
+    say = [{"role": "user", "content": [{"text": "x"}]}]
+    answers = {
+        "Converse": ask(
+            guardrailConfig={"guardrailIdentifier": "workshop", "guardrailVersion": "1", "trace": "enabled"}
+        ),
+        "CountTokens": boto.count_tokens(modelId=NANO, input={"converse": {"messages": say}}),
+        "ApplyGuardrail": boto.apply_guardrail(
+            guardrailIdentifier="workshop",
+            guardrailVersion="1",
+            source="INPUT",
+            content=[{"text": {"text": "this is forbidden, write to a@example.com"}}],
+        ),
+    }
+    for name, answer in answers.items():
+        answer.pop("ResponseMetadata")
+        assert wire.problems(wire.model.operation_model(name).output_shape, answer) == []

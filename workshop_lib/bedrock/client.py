@@ -11,7 +11,6 @@ error inside a stream. Nothing is retried by both.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -25,7 +24,7 @@ from urllib3.exceptions import HTTPError
 
 from workshop_lib.bedrock import errors
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec
-from workshop_lib.bedrock.replies import Reply, StreamEvent, reply_from_wire
+from workshop_lib.bedrock.replies import Gathered, Reply, StreamEvent, reply_from_wire
 from workshop_lib.bedrock.settings import Settings
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ class Bedrock:
             call = partial(self.client(spec.key).converse_stream, **request)
             response, attempts = self._retrying(spec, call, already=spent)
             spent += attempts
-            gathered = _Gathered()
+            gathered = Gathered()
             stream = response["stream"]
             try:
                 yield StreamEvent("started" if attempt == 1 else "restarted")
@@ -293,50 +292,6 @@ class Bedrock:
 
     def _count_request(self, **_: Any) -> None:
         self._sent.requests = self._requests() + 1
-
-
-class _Gathered:
-    """A Converse response put together from stream events."""
-
-    def __init__(self) -> None:
-        self._blocks: dict[int, dict[str, Any]] = {}
-        self._inputs: dict[int, str] = {}
-        self._stop, self._metadata = "", dict[str, Any]()
-
-    @property
-    def complete(self) -> bool:
-        return bool(self._stop and self._metadata)
-
-    def add(self, event: Mapping[str, Any]) -> Iterator[StreamEvent]:
-        ((kind, body),) = event.items()
-        index = body.get("contentBlockIndex", 0)
-        if kind == "contentBlockStart" and "toolUse" in body["start"]:
-            self._blocks[index], self._inputs[index] = {"toolUse": dict(body["start"]["toolUse"])}, ""
-        elif kind == "contentBlockDelta" and "text" in body["delta"]:
-            block = self._blocks.setdefault(index, {"text": ""})
-            block["text"] += body["delta"]["text"]
-            yield StreamEvent("text", body["delta"]["text"])
-        elif kind == "contentBlockDelta" and "toolUse" in body["delta"]:
-            self._inputs[index] = self._inputs.get(index, "") + body["delta"]["toolUse"]["input"]
-            yield StreamEvent("tool_input", body["delta"]["toolUse"]["input"])
-        elif kind == "messageStop":
-            self._stop = body["stopReason"]
-        elif kind == "metadata":
-            self._metadata = dict(body)
-
-    def response(self) -> dict[str, Any]:
-        for index, text in self._inputs.items():
-            try:
-                self._blocks[index]["toolUse"]["input"] = json.loads(text or "{}")
-            except ValueError:
-                # Cut off by max_tokens: keep what came, so that the caller sees an invalid answer and not a crash.
-                self._blocks[index]["toolUse"]["input"] = text
-        content = [self._blocks[i] for i in sorted(self._blocks)]
-        return {
-            "output": {"message": {"role": "assistant", "content": content}},
-            "stopReason": self._stop,
-            **self._metadata,
-        }
 
 
 def _we_retry(error: BaseException) -> bool:

@@ -25,13 +25,10 @@ WorkshopError                      everything this package raises on purpose; `.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import botocore.exceptions as boto
 from urllib3.exceptions import HTTPError
-
-if TYPE_CHECKING:
-    from workshop_lib.bedrock.replies import Reply
 
 
 class WorkshopError(Exception):
@@ -198,12 +195,12 @@ class InvalidOutput(WorkshopError):
     """The model answered, but not in the asked form.
 
     Attributes:
-        reply: the answer as it came. It was paid for.
+        reply: the `Reply` as it came. It was paid for.
     """
 
     default_advice = "One repair turn was tried; send the item to a stronger tier or to a person."
 
-    def __init__(self, message: str, *, reply: Reply | None = None, advice: str | None = None) -> None:
+    def __init__(self, message: str, *, reply: Any = None, advice: str | None = None) -> None:
         super().__init__(message, advice=advice)
         self.reply = reply
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -76,6 +76,53 @@ class StreamEvent:
     """The fragment, for `text` and `tool_input` (a fragment of JSON)."""
     reply: Reply | None = None
     """The whole answer, with `finished`."""
+
+
+class Gathered:
+    """A Converse response put together from stream events."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._inputs: dict[int, str] = {}
+        self._stop, self._metadata = "", dict[str, Any]()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last events have come."""
+        return bool(self._stop and self._metadata)
+
+    def add(self, event: Mapping[str, Any]) -> Iterator[StreamEvent]:
+        """Take in one event of the wire; yields what a reader should see of it."""
+        ((kind, body),) = event.items()
+        index = body.get("contentBlockIndex", 0)
+        if kind == "contentBlockStart" and "toolUse" in body["start"]:
+            self._blocks[index], self._inputs[index] = {"toolUse": dict(body["start"]["toolUse"])}, ""
+        elif kind == "contentBlockDelta" and "text" in body["delta"]:
+            block = self._blocks.setdefault(index, {"text": ""})
+            block["text"] += body["delta"]["text"]
+            yield StreamEvent("text", body["delta"]["text"])
+        elif kind == "contentBlockDelta" and "toolUse" in body["delta"]:
+            self._inputs[index] = self._inputs.get(index, "") + body["delta"]["toolUse"]["input"]
+            yield StreamEvent("tool_input", body["delta"]["toolUse"]["input"])
+        elif kind == "messageStop":
+            self._stop = body["stopReason"]
+        elif kind == "metadata":
+            self._metadata = dict(body)
+
+    def response(self) -> dict[str, Any]:
+        """The response as Converse would have given it."""
+        for index, text in self._inputs.items():
+            try:
+                self._blocks[index]["toolUse"]["input"] = json.loads(text or "{}")
+            except ValueError:
+                # Cut off by max_tokens: keep what came, so that the caller sees an invalid answer and not a crash.
+                self._blocks[index]["toolUse"]["input"] = text
+        content = [self._blocks[i] for i in sorted(self._blocks)]
+        return {
+            "output": {"message": {"role": "assistant", "content": content}},
+            "stopReason": self._stop,
+            **self._metadata,
+        }
 
 
 def first_object(text: str) -> dict[str, Any] | None:

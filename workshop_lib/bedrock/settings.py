@@ -1,4 +1,4 @@
-"""Which door, Region, pair and limits this session uses: read once from the environment and `.env`, then passed on.
+"""Which door, Region, pair and guardrail this session uses: read once from the environment and `.env`, then passed on.
 
 settings = Settings.load()          # the environment wins over `.env`
 settings = Settings(mode="live", region="us-west-2")
@@ -24,7 +24,6 @@ VARIABLES = {
     "WORKSHOP_PROFILE": "profile_scope",
     "WORKSHOP_TIME_SCALE": "time_scale",
     "WORKSHOP_ENDPOINT_URL": "endpoint_url",
-    "WORKSHOP_BUDGET_USD": "budget_usd",
     "WORKSHOP_WORKERS": "workers",
     "WORKSHOP_DATA_DIR": "data_dir",
     "WORKSHOP_CACHE_DIR": "cache_dir",
@@ -54,8 +53,6 @@ class Settings(BaseModel):
     """A Bedrock endpoint that already runs; None: Bedrock itself (live), an endpoint of our own (local)."""
     time_scale: float = Field(default=0.05, ge=0, le=10)
     """The share of a simulated latency that the local endpoint really waits."""
-    budget_usd: float | None = Field(default=None, gt=0)
-    """Stop before spending more than this, in USD, where a run can stop; None: no limit."""
     workers: int = Field(default=8, ge=1, le=256)
     """Calls in flight at once; connection pools are sized to it."""
     guardrail_id: str | None = None
