@@ -54,7 +54,7 @@ def test_an_empty_variable_leaves_the_file_its_say(load):
 
 @pytest.mark.parametrize(
     ("wrong", "meant"),
-    [("WORKSHOP_MODES", "WORKSHOP_MODE"), ("WORKSHOP_BUDGET", "WORKSHOP_BUDGET_USD"), ("WORKSHOP_WORKER", "WORKSHOP_WORKERS")],
+    [("WORKSHOP_MODES", "WORKSHOP_MODE"), ("WORKSHOP_WORKER", "WORKSHOP_WORKERS")],
 )  # fmt: skip
 def test_an_unknown_name_in_the_file_suggests_the_close_one(load, wrong, meant):
     with pytest.raises(ConfigurationError, match=rf"{wrong}, which .* Did you mean {meant}\?"):
@@ -78,8 +78,6 @@ def test_names_of_other_programs_are_left_alone(load):
         ("WORKSHOP_PROFILE", "eu"),
         ("WORKSHOP_TIME_SCALE", "-1"),
         ("WORKSHOP_TIME_SCALE", "fast"),
-        ("WORKSHOP_BUDGET_USD", "0"),
-        ("WORKSHOP_BUDGET_USD", "nan"),
         ("WORKSHOP_WORKERS", "0"),
         ("WORKSHOP_WORKERS", "2.5"),
     ],

@@ -198,7 +198,7 @@ class InvalidOutput(WorkshopError):
         reply: the `Reply` as it came. It was paid for.
     """
 
-    default_advice = "One repair turn was tried; send the item to a stronger tier or to a person."
+    default_advice = "Raise max_tokens if it was cut off; else send the item to a stronger tier or to a person."
 
     def __init__(self, message: str, *, reply: Any = None, advice: str | None = None) -> None:
         super().__init__(message, advice=advice)

@@ -41,11 +41,16 @@ class Cascade(Generic[D]):
 
         Raises:
             ValueError: no tiers, or two of one name.
+            TypeError: `escalate_when` is not a rule.
             ConfigurationError: no client was given and no workshop is open.
         """
-        names = [tier.name for tier in tiers]
+        names = [getattr(tier, "name", f"{tier!r} (not a Tier)") for tier in tiers]
         if not tiers or len(set(names)) < len(names):
             raise ValueError(f"a cascade needs one or more tiers of different names, not {names}")
+        if not isinstance(escalate_when, Rule | None):
+            raise TypeError(
+                f"escalate_when is {escalate_when!r}, not a rule: write stakes() with brackets, or @rule above your function"
+            )
         self.tiers, self.task = tuple(tiers), task
         self.escalate_when = escalate_when or never()
         self.client: Converses = client if client is not None else default_client()

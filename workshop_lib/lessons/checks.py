@@ -77,6 +77,7 @@ def check(number: str, *answer: Any) -> Note:
         number: of the exercise, e.g. "1.1".
         answer: the variable or function that the exercise asks for.
     """
+    number = str(number)
     exercise = _exercise(number)
     if exercise is None:
         return _verdict("Nothing to check", f"there is no exercise {number}")
@@ -96,10 +97,11 @@ def check(number: str, *answer: Any) -> Note:
 
 def hint(number: str, step: int = 1) -> Note:
     """The first hint of an exercise, or a later one; each says a little more."""
+    number = str(number)
     exercise = _exercise(number)
     if exercise is None:
         return _verdict("Nothing to check", f"there is no exercise {number}")
-    step = max(1, min(step, len(exercise.hints)))
+    step = max(1, min(int(step), len(exercise.hints)))
     more = (
         f'  (hint("{number}", {step + 1}) says more)'
         if step < len(exercise.hints)

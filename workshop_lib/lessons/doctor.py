@@ -133,7 +133,10 @@ def examine(
 
 
 def _with_workshop(workshop: Workshop, now: Callable[[], float]) -> Iterator[Finding]:
-    yield _client_limits(workshop)
+    client = _client_limits(workshop)
+    yield client
+    if client.status == "FAIL" and not _has_client(workshop):
+        return
     reached = _endpoint(workshop, now)
     yield reached
     if reached.status == "FAIL":
@@ -300,6 +303,14 @@ def _client_limits(workshop: Workshop) -> Finding:
     )
 
 
+def _has_client(workshop: Workshop) -> bool:
+    try:
+        workshop.bedrock.client("cheap")
+    except errors.BedrockError:
+        return False
+    return True
+
+
 def _endpoint(workshop: Workshop, now: Callable[[], float]) -> Finding:
     troubles = (14, 15)
     url = workshop.bedrock.client("cheap").meta.endpoint_url
@@ -394,5 +405,5 @@ def _cache_of(workshop: Workshop, spec: ModelSpec) -> str:
         tokens = workshop.bedrock.count_tokens(spec.key, "x", system=TRIAGE.system, tool=TRIAGE.tool)
     except errors.BedrockError:
         return f"{spec.label} caches from {spec.cache_minimum_tokens} tokens"
-    verdict = "caches" if tokens >= spec.cache_minimum_tokens else "is too short, counters stay 0 (lab 06)"
+    verdict = "caches" if tokens >= spec.cache_minimum_tokens else "too short, so the cache counters stay 0"
     return f"{spec.label}: the triage prompt has {tokens} tokens of the {spec.cache_minimum_tokens} needed: {verdict}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 from workshop_lib.bedrock.catalogue import Catalogue, Price, Usage
@@ -20,9 +21,13 @@ USAGES = (
 
 
 def _cost_of(answer: Callable[[Usage, Price], Any]) -> str | None:
-    price = Catalogue.load()["strong"].price
+    exact = Catalogue.load()["strong"].price
+    floats: dict[str, Any] = {f.name: float(getattr(exact, f.name)) for f in fields(Price)}
+    plain = Price(**floats)  # divides by 1e6 as well
+    if not callable(answer):
+        return f"cost_of is {answer!r}; it should be a function of a usage and a price"
     for usage in USAGES:
-        given, wanted = answer(usage, price), float(price.cost(usage))
+        given, wanted = answer(usage, plain), float(exact.cost(usage))
         if given is None:
             raise NotAttemptedError
         if not math.isclose(float(given), wanted, rel_tol=1e-9):
@@ -31,7 +36,9 @@ def _cost_of(answer: Callable[[Usage, Price], Any]) -> str | None:
     return None
 
 
-def _ratio(answer: float, strong: Reply, cheap: Reply) -> str | None:
+def _ratio(answer: float, strong: Reply | None = None, cheap: Reply | None = None) -> str | None:
+    if strong is None or cheap is None:
+        return 'call it as check("1.2", ratio, strong, cheap)'
     if math.isclose(float(answer), strong.cost_usd / cheap.cost_usd, rel_tol=0.02):
         return None
     return f"ratio is {float(answer):,.2f}"

@@ -64,6 +64,8 @@ def _sends_up_other(answer: object) -> str | None:
     if not isinstance(answer, Rule):
         return f"sends_up_other is {type(answer).__name__}, not a rule: does @rule stand above the def?"
     other, billing = answer.reasons(example("other")), answer.reasons(example("billing"))
+    if not other and not answer.reasons(example("abuse", "P0")):
+        raise NotAttemptedError
     if not other:
         return "it stays silent on a ticket that the cheap model calls other"
     if billing:

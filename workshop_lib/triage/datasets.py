@@ -45,6 +45,8 @@ def load_tickets(split: Split | None = None, *, data_dir: Path | None = None, li
     Raises:
         ConfigurationError: the files are missing, or a line of them is not a ticket.
     """
+    if split is not None and split not in SPLITS:
+        raise ConfigurationError(f"There is no split {split!r}.", advice=f"The splits are {', '.join(SPLITS)}.")
     labels = load_labels(data_dir=data_dir)
     tickets = list(read_tickets(_file("tickets.jsonl", data_dir)))
     missing = [t.id for t in tickets if t.id not in labels]

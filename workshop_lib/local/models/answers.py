@@ -145,7 +145,10 @@ class Answerer:
     def _chat(self, spec: ModelSpec, question: Question) -> str:
         """Without a form to fill, say what this is and what it reads in the text."""
         read = self._models[spec.stand_in].predict(read_ticket(question.user))
-        seen = ", ".join(f"{name} {max(d, key=d.__getitem__)} ({max(d.values()):.0%})" for name, d in read.items())
+        category, urgency = (max(read[head], key=read[head].__getitem__) for head in ("category", "urgency"))
+        priority, flag = urgency.split("+")
+        person = "needs a person" if flag == "true" else "no person needed"
+        seen = f"{category} ({read['category'][category]:.0%}), {priority}, {person} ({read['urgency'][urgency]:.0%})"
         return (
             f"I am the small local model that stands in for {spec.label}: a text classifier, not a language model. "
             f"Read as a support ticket, your message looks like: {seen}. Give me a tool with closed lists to fill in."

@@ -1,7 +1,7 @@
 """The trained pair: a cheap text classifier and a stronger one, both fitted on the `train` split, at first use.
 
 * **cheap**: TF-IDF of single words and logistic regression. Knows the words it has seen, not what they mean.
-* **strong**: MiniLM embeddings and a small neural network on them, averaged with a TF-IDF view of letter groups.
+* **strong**: MiniLM embeddings and three small neural networks on them, averaged with a TF-IDF view of letter groups.
 
 Each has two heads: the category, and priority and needs_human together, because the one constrains the other.
 They are real models with real errors, but not language models: what a prompt says does not change what they answer.
@@ -29,7 +29,7 @@ from workshop_lib.triage.datasets import Label, load_labels, load_tickets
 from workshop_lib.triage.schema import Category, Priority
 from workshop_lib.triage.task import TRIAGE
 
-RECIPE = "4"
+RECIPE = "5"
 """Changes when features or fitting change, so that no stale cache is used."""
 HEADS: Mapping[str, Callable[[Label], str]] = {
     "category": lambda label: label.category.value,
@@ -47,7 +47,7 @@ HASHED: Mapping[str, tuple[str, tuple[int, int], int, float, int]] = {
     "letters": ("char_wb", (3, 5), 2**17, 20.0, 50),
 }
 """TF-IDF views: what is counted, in groups of how many, columns, inverse regularisation, steps."""
-NETWORK = ("hidden", "hidden_bias", "weights", "bias")
+NETWORKS = 3
 Arrays = dict[str, npt.NDArray[Any]]
 Matrix = Any  # a numpy array or a scipy sparse matrix: both know @
 
@@ -68,7 +68,7 @@ class Regression:
 
 @dataclass(frozen=True)
 class Network:
-    """A network with one hidden layer of rectified units, on standardised features."""
+    """Networks with one hidden layer of rectified units, on standardised features; their probabilities are averaged."""
 
     labels: tuple[str, ...]
     mean: npt.NDArray[np.float32]
@@ -80,8 +80,15 @@ class Network:
 
     def probabilities(self, features: Matrix) -> npt.NDArray[np.float64]:
         """Shape (texts, labels)."""
-        units = np.maximum(0, (features - self.mean) / self.deviation @ self.hidden + self.hidden_bias)
-        return _softmax(units @ self.weights + self.bias)
+        standard = (features - self.mean) / self.deviation
+        each = [
+            _softmax(np.maximum(0, standard @ hidden + hidden_bias) @ weights + bias)
+            for hidden, hidden_bias, weights, bias in zip(
+                self.hidden, self.hidden_bias, self.weights, self.bias, strict=True
+            )
+        ]
+        shares: npt.NDArray[np.float64] = np.mean(each, axis=0)
+        return shares
 
 
 Head = Regression | Network
@@ -231,9 +238,9 @@ def _fit_all(vectors: npt.NDArray[np.float32], texts: Sequence[str], targets: Ma
                 stored[f"{view}/{head}/{name}"] = np.asarray(values, np.float32)
     mean, deviation = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
     for head, target in targets.items():
-        network = _fit_network((vectors - mean) / deviation, target)
-        for name, values in zip(("mean", "deviation", *NETWORK), (mean, deviation, *network), strict=True):
+        for name, values in _fit_network((vectors - mean) / deviation, target).items():
             stored[f"meaning/{head}/{name}"] = np.asarray(values, np.float32)
+        stored[f"meaning/{head}/mean"], stored[f"meaning/{head}/deviation"] = mean, deviation
     return stored
 
 
@@ -245,12 +252,21 @@ def _fit(features: Matrix, target: Sequence[str], strength: float, steps: int) -
     return model.coef_, model.intercept_
 
 
-def _fit_network(features: Matrix, target: Sequence[str]) -> tuple[Any, Any, Any, Any]:
+def _fit_network(features: Matrix, target: Sequence[str]) -> dict[str, Any]:
+    """Several networks that differ by their seed, stacked: averaged, they depend less on chance than one."""
     from sklearn.neural_network import MLPClassifier
 
     with _early_stop():
-        model = MLPClassifier((200,), alpha=2.0, batch_size=128, max_iter=15, random_state=0).fit(features, target)
-    return model.coefs_[0], model.intercepts_[0], model.coefs_[1], model.intercepts_[1]
+        fitted = [
+            MLPClassifier((200,), alpha=2.0, batch_size=128, max_iter=15, random_state=seed).fit(features, target)
+            for seed in range(NETWORKS)
+        ]
+    return {
+        "hidden": np.stack([model.coefs_[0] for model in fitted]),
+        "hidden_bias": np.stack([model.intercepts_[0] for model in fitted]),
+        "weights": np.stack([model.coefs_[1] for model in fitted]),
+        "bias": np.stack([model.intercepts_[1] for model in fitted]),
+    }
 
 
 @contextmanager
