@@ -14,6 +14,11 @@ def forgets_the_cache(usage, price):
     return (usage.input_tokens * price.input + usage.output_tokens * price.output) / 1_000_000
 
 
+def divides_by_a_float(usage, price):
+    plain = usage.input_tokens * price.input + usage.output_tokens * price.output
+    return (plain + usage.cache_read_tokens * price.cache_read + usage.cache_write_tokens * price.cache_write_5m) / 1e6
+
+
 def raises(usage, price):
     return usage.tokens
 
@@ -25,6 +30,7 @@ def returns_nothing(usage, price): ...
     ("arguments", "verdict"),
     [
         (("1.1", right), "Correct"),
+        (("1.1", divides_by_a_float), "Correct"),
         (("1.1", forgets_the_cache), "Not yet"),
         (("1.1", returns_nothing), "Not attempted"),
         (("1.1", ...), "Not attempted"),
