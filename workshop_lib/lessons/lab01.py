@@ -23,7 +23,7 @@ USAGES = (
 def _cost_of(answer: Callable[[Usage, Price], Any]) -> str | None:
     exact = Catalogue.load()["strong"].price
     floats: dict[str, Any] = {f.name: float(getattr(exact, f.name)) for f in fields(Price)}
-    plain = Price(**floats)  # divides by 1e6 as well
+    plain = Price(**floats)
     if not callable(answer):
         return f"cost_of is {answer!r}; it should be a function of a usage and a price"
     for usage in USAGES:
