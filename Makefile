@@ -17,7 +17,7 @@ test: .venv/ready   ## style, types, every test, every notebook
 	$(BIN)/pytest -q
 
 lab: .venv/ready   ## JupyterLab, opened at notebook 00
-	$(BIN)/jupyter lab --notebook-dir=notebooks 00_check_your_setup.ipynb
+	$(BIN)/jupyter lab notebooks/00_check_your_setup.ipynb
 
 notebooks: .venv/ready   ## run the solved notebooks and build the learners' copies from them
 	$(BIN)/workshop build-notebooks --render

@@ -43,3 +43,8 @@ def test_every_setting_is_in_the_env_example():
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     inside = {"WORKSHOP_DATA_DIR", "WORKSHOP_CACHE_DIR"}
     assert {name for name in VARIABLES if name not in example} == inside
+
+
+def test_make_lab_opens_a_notebook_that_exists():
+    opened = re.search(r"jupyter lab (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))[1]
+    assert (ROOT / opened).is_file()
