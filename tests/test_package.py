@@ -17,6 +17,7 @@ LAYERS = (
     ("bedrock",),
     ("triage",),
     ("cascade",),
+    ("bulk",),
     ("evaluation",),
     ("workshop",),
     ("display",),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from workshop_lib.bedrock.catalogue import Usage
-from workshop_lib.local.metering import PromptCache, Quota, Quotas, Segment
+from workshop_lib.bedrock.pacing import Quota
+from workshop_lib.local.metering import PromptCache, Quotas, Segment
 from workshop_lib.local.wire import ServiceError
 
 NANO = "nvidia.nemotron-nano-3-30b"

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from mypy_boto3_bedrock_runtime.client import BedrockRuntimeClient
 
 Message = Mapping[str, Any]
+MAX_CONNECTIONS = 256
+"""Kept open at most, per model. They are made as they are needed, so a large number costs nothing to who uses few."""
 T = TypeVar("T")
 
 
@@ -67,7 +69,7 @@ class Bedrock:
     ) -> None:
         """
         Args:
-            settings: door, Region, endpoint, guardrail; `workers` sizes the connection pools.
+            settings: door, Region, endpoint, guardrail.
             catalogue: ids and prices.
             max_attempts: HTTP requests at most for one call, botocore's retries included.
             read_timeout_s: how long to wait for an answer; each silent attempt may be billed, so fit it to max_tokens.
@@ -221,7 +223,7 @@ class Bedrock:
             self._session = boto3.Session(profile_name=s.aws_profile, region_name=s.region)
         config = Config(
             retries={"mode": "adaptive", "total_max_attempts": self._max_attempts},
-            max_pool_connections=s.workers,
+            max_pool_connections=MAX_CONNECTIONS,
             connect_timeout=5,
             read_timeout=self._read_timeout,
             tcp_keepalive=True,

@@ -54,7 +54,7 @@ class Settings(BaseModel):
     time_scale: float = Field(default=0.05, ge=0, le=10)
     """The share of a simulated latency that the local endpoint really waits."""
     workers: int = Field(default=8, ge=1, le=256)
-    """Calls in flight at once; connection pools are sized to it."""
+    """Calls in flight at once."""
     guardrail_id: str | None = None
     guardrail_version: str | None = None
     """Attached to every call when both are set; a numbered version, not DRAFT, for anything but a trial."""

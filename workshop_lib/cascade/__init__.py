@@ -1,7 +1,7 @@
 """DECIDING: when a cheap answer is enough, and what happens when it is not."""
 
 from workshop_lib.cascade.attempt import Attempt, Event, Outcome, Reason, Tier, attempt
-from workshop_lib.cascade.cascade import Cascade
+from workshop_lib.cascade.cascade import Cascade, conclude, id_of
 from workshop_lib.cascade.rules import Rule, always, confidence_below, field_in, invalid_output, never, rule, stakes
 
 __all__ = [
@@ -14,8 +14,10 @@ __all__ = [
     "Tier",
     "always",
     "attempt",
+    "conclude",
     "confidence_below",
     "field_in",
+    "id_of",
     "invalid_output",
     "never",
     "rule",

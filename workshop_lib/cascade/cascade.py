@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -15,7 +16,7 @@ from pydantic import BaseModel
 from workshop_lib.bedrock.client import default_client
 from workshop_lib.bedrock.errors import WorkshopError
 from workshop_lib.cascade.attempt import Attempt, Converses, Event, Outcome, Reason, Tier, attempt
-from workshop_lib.cascade.rules import Rule, never
+from workshop_lib.cascade.rules import Rule, code_hash, never
 from workshop_lib.triage.task import TRIAGE, Task
 
 D = TypeVar("D", bound=BaseModel)
@@ -66,12 +67,18 @@ class Cascade(Generic[D]):
                 return event.outcome
         raise AssertionError("a stream ends with an outcome")
 
-    def stream(self, item: Any) -> Iterator[Event[D]]:
-        """The same, step by step: tier-started, tier-finished, escalated, ..., finished | failed."""
-        item_id = _id_of(item)
-        attempts: list[Attempt[D]] = []
-        reasons: list[Reason] = []
-        for tier in self.tiers:
+    def stream(
+        self, item: Any, *, attempts: Sequence[Attempt[D]] = (), reasons: Sequence[Reason] = ()
+    ) -> Iterator[Event[D]]:
+        """The same, step by step: tier-started, tier-finished, escalated, ..., finished | failed.
+
+        Args:
+            item: what is asked about.
+            attempts, reasons: of an earlier run that got no further; the run goes on with the tier above them.
+        """
+        item_id = id_of(item)
+        attempts, reasons = list(attempts), list(reasons)
+        for tier in self.tiers[len(attempts) :]:
             yield Event("tier-started", item_id, tier.name)
             attempts.append(attempt(item, tier, task=self.task, client=self.client))
             yield Event("tier-finished", item_id, tier.name, attempt=attempts[-1])
@@ -84,11 +91,27 @@ class Cascade(Generic[D]):
                 break
             reasons.extend(found)
             yield Event("escalated", item_id, tier.name, reasons=found)
-        outcome = _conclude(item_id, self.task, attempts, reasons)
+        outcome = conclude(item_id, self.task, attempts, reasons)
         yield Event("finished" if outcome.decision is not None else "failed", item_id, outcome=outcome)
 
+    def using(self, client: Converses) -> Cascade[D]:
+        """The same cascade with another client."""
+        return Cascade(self.tiers, escalate_when=self.escalate_when, task=self.task, client=client)
 
-def _conclude(item_id: str, task: Task[D], attempts: list[Attempt[D]], reasons: list[Reason]) -> Outcome[D]:
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its answers depend on, part by part: two cascades of equal identity may share a store of results."""
+        return {
+            "task": self.task.name,
+            "prompt": self.task.fingerprint,
+            "stakes": code_hash(self.task.stakes),
+            "tiers": [asdict(tier) for tier in self.tiers],
+            "rule": self.escalate_when.identity,
+        }
+
+
+def conclude(item_id: str, task: Task[D], attempts: Sequence[Attempt[D]], reasons: Sequence[Reason] = ()) -> Outcome[D]:
+    """What these attempts come to: the highest tier's decision, with the flags of lower ones kept."""
     decided = [(a.tier, a.decision) for a in attempts if a.decision is not None]
     flags: dict[str, str] = {}
     for name in task.flags:
@@ -106,7 +129,7 @@ def _said(error: WorkshopError | None) -> str:
     return "" if error is None else error.message
 
 
-def _id_of(item: Any) -> str:
+def id_of(item: Any) -> str:
     """The item's own `id`, or a short hash of its text."""
     own = getattr(item, "id", None)
     return str(own) if own else hashlib.sha256(str(item).encode()).hexdigest()[:12]

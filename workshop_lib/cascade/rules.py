@@ -8,8 +8,11 @@ Write your own with `@rule`: any function from an Attempt to a detail (or None) 
 
 from __future__ import annotations
 
+import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 from workshop_lib.bedrock.errors import InvalidOutput
@@ -22,6 +25,11 @@ class Rule(ABC):
     """Looks at one attempt and says why it should go up a tier."""
 
     name = "rule"
+
+    @property
+    def identity(self) -> str:
+        """The name, and where that does not say it all, what tells this rule from another of the same name."""
+        return self.name
 
     @abstractmethod
     def reasons(self, attempt: AnyAttempt) -> tuple[Reason, ...]:
@@ -45,6 +53,10 @@ class _AnyOf(Rule):
     def __init__(self, left: Rule, right: Rule) -> None:
         self.name, self._both = f"({left!r} | {right!r})", (left, right)
 
+    @property
+    def identity(self) -> str:
+        return f"({self._both[0].identity} | {self._both[1].identity})"
+
     def reasons(self, attempt: AnyAttempt) -> tuple[Reason, ...]:
         found = [reason for rule in self._both for reason in rule.reasons(attempt)]
         return tuple(dict.fromkeys(found))
@@ -54,6 +66,10 @@ class _AllOf(Rule):
     def __init__(self, left: Rule, right: Rule) -> None:
         self.name, self._both = f"({left!r} & {right!r})", (left, right)
 
+    @property
+    def identity(self) -> str:
+        return f"({self._both[0].identity} & {self._both[1].identity})"
+
     def reasons(self, attempt: AnyAttempt) -> tuple[Reason, ...]:
         left, right = (rule.reasons(attempt) for rule in self._both)
         return tuple(dict.fromkeys(left + right)) if left and right else ()
@@ -62,6 +78,10 @@ class _AllOf(Rule):
 class _Function(Rule):
     def __init__(self, name: str, test: Callable[[AnyAttempt], str | bool | None], reason: str) -> None:
         self.name, self._test, self._reason = name, test, reason
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name}#{code_hash(self._test)}"
 
     def reasons(self, attempt: AnyAttempt) -> tuple[Reason, ...]:
         found = self._test(attempt)
@@ -121,7 +141,7 @@ def field_in(field: str, *values: str) -> Rule:
         value = getattr(attempt.decision, field, None)
         return f"{field} is {value}" if value is not None and str(value) in values else None
 
-    return _Function(f"field_in({field})", test, f"{field}_in")
+    return _Function(f"field_in({field}: {', '.join(values)})", test, f"{field}_in")
 
 
 def always() -> Rule:
@@ -132,3 +152,27 @@ def always() -> Rule:
 def never() -> Rule:
     """Escalate nothing but failures: the cheap end of the scale."""
     return _Function("never()", lambda attempt: False, "never")
+
+
+def code_hash(function: Callable[..., Any]) -> str:
+    """A short hash of what a function does: its code, its constants, its defaults and what it closes over.
+
+    Equal for the same source on the same Python version, in every process; a rewritten function differs, whatever its name.
+    """
+    code = getattr(function, "__code__", None)
+    closed = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    seen = _lasting([code or type(function).__name__, closed, getattr(function, "__defaults__", None)])
+    return hashlib.sha256(seen.encode()).hexdigest()[:8]
+
+
+def _lasting(value: object) -> str:
+    """A repr that is the same in every process: no addresses, no order of a set."""
+    if isinstance(value, CodeType):
+        return value.co_code.hex() + repr(value.co_names) + _lasting(value.co_consts)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_lasting, value))}]"
+    if isinstance(value, set | frozenset):
+        return f"[{', '.join(sorted(map(_lasting, value)))}]"
+    if callable(value) and hasattr(value, "__code__"):
+        return code_hash(value)
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))

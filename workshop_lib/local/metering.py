@@ -11,20 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workshop_lib.bedrock.catalogue import ModelSpec, Usage
+from workshop_lib.bedrock.pacing import Quota
 from workshop_lib.local.wire import ServiceError
 
 TTL_SECONDS = {"5m": 300.0, "1h": 3600.0}
-
-
-@dataclass(frozen=True)
-class Quota:
-    """What an account may call of one model; None: no limit."""
-
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    tokens_per_day: float | None = None
-    burst_seconds: float = 60.0
-    """How much of a minute's allowance may be used at once."""
 
 
 class _Bucket:

@@ -32,12 +32,13 @@ from starlette.routing import Route
 
 from workshop_lib.bedrock.catalogue import Catalogue
 from workshop_lib.bedrock.errors import ConfigurationError
+from workshop_lib.bedrock.pacing import Quota
 from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.local.engine import Answer, Engine, stream_events
 from workshop_lib.local.faults import Fault, FaultSchedule
 from workshop_lib.local.guardrails import Guardrail, Guardrails
 from workshop_lib.local.journal import Entry, Journal
-from workshop_lib.local.metering import PromptCache, Quota, Quotas
+from workshop_lib.local.metering import PromptCache, Quotas
 from workshop_lib.local.models import load_answerer
 from workshop_lib.local.wire import EVENT_STREAM, ServiceError, Wire, event_bytes
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -30,10 +32,7 @@ def describe(item: Any) -> str:
 
 def defuse(text: str) -> str:
     """Text that cannot close our own delimiters: `<` before a letter or a slash becomes a look-alike."""
-    return "".join(
-        "\u2039" if c == "<" and (text[i + 1 : i + 2].isalpha() or text[i + 1 : i + 2] == "/") else c
-        for i, c in enumerate(text)
-    )
+    return re.sub(r"<(?=[^\W\d_]|/)", "\u2039", text)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Task(Generic[D]):
     """Boolean fields that a later tier may raise but never lower."""
     max_tokens: int = 512
 
-    @property
+    @cached_property  # pydantic takes longer to write a schema than boto3 to send it
     def tool(self) -> Tool:
         """The tool whose input is a decision."""
         schema = self.schema.model_json_schema()

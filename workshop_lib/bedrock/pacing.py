@@ -1,0 +1,112 @@
+"""How fast models may be called: a limiter that keeps calls under a known quota, so that they need not be throttled to slow down.
+
+paced = Paced(workshop.bedrock, {"strong": Quota(requests_per_minute=1_200)})
+Cascade(tiers, client=paced)          # calls of `strong` wait for their turn
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from workshop_lib.bedrock.replies import Reply
+
+CHARACTERS_PER_TOKEN = 3.5
+"""For guessing a prompt's tokens before it is sent; what was reserved in excess is given back when the answer is there."""
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What an account may call of one model; None: no limit."""
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    tokens_per_day: float | None = None
+    burst_seconds: float = 60.0
+    """How much of a minute's allowance may be used at once."""
+
+
+class Limiter:
+    """Hands out turns no faster than a quota allows, first come, first served. Safe to share between threads.
+
+    It starts with one second's allowance and saves up no more, so that it stays under the quota also where somebody else
+    has just used the service's own burst.
+    """
+
+    def __init__(
+        self, quota: Quota, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._clock, self._sleep, self._lock = clock, sleep, threading.Lock()
+        per_minute = (quota.requests_per_minute, quota.tokens_per_minute)
+        self._rates = [None if each is None else each / 60 for each in per_minute]
+        self._levels = [0.0 if rate is None else max(1.0, rate) for rate in self._rates]
+        self._at = clock()
+
+    def acquire(self, tokens: float = 0) -> float:
+        """Wait for a turn.
+
+        Args:
+            tokens: what the call reserves: its prompt and its max_tokens.
+
+        Returns:
+            Seconds waited.
+        """
+        with self._lock:
+            self._refill()
+            waits = [0.0]
+            for i, need in enumerate((1.0, tokens)):
+                rate = self._rates[i]
+                if rate is not None:
+                    self._levels[i] -= need  # below zero: a turn in the future, which nobody after us can take
+                    waits.append(-self._levels[i] / rate)
+            wait = max(waits)
+        if wait > 0:
+            self._sleep(wait)
+        return wait
+
+    def settle(self, reserved: float, used: float) -> None:
+        """Give back the tokens that a call reserved and did not use."""
+        with self._lock:
+            self._levels[1] += reserved - used
+
+    def _refill(self) -> None:
+        now = self._clock()
+        for i, rate in enumerate(self._rates):
+            if rate is not None:
+                self._levels[i] = min(max(1.0, rate), self._levels[i] + (now - self._at) * rate)
+        self._at = now
+
+
+class Paced:
+    """A client whose calls of some models wait for their turn. Everything else is the client's own."""
+
+    def __init__(self, client: Any, limits: Mapping[str, Quota | Limiter]) -> None:
+        """
+        Args:
+            client: whatever has `converse`.
+            limits: model, named as the tiers name it, to its quota.
+        """
+        self._client = client
+        self._limiters = {m: q if isinstance(q, Limiter) else Limiter(q) for m, q in limits.items()}
+
+    def converse(self, model: str, messages: Any, *, max_tokens: int = 512, **settings: Any) -> Reply:
+        """As the client's, after the wait."""
+        limiter = self._limiters.get(model)
+        if limiter is None:
+            reply: Reply = self._client.converse(model, messages, max_tokens=max_tokens, **settings)
+            return reply
+        reserved = len(f"{messages}{settings}") / CHARACTERS_PER_TOKEN + max_tokens
+        limiter.acquire(reserved)
+        used = 0.0
+        try:
+            reply = self._client.converse(model, messages, max_tokens=max_tokens, **settings)
+            used = reply.usage.input_tokens + reply.usage.cache_write_tokens + reply.usage.output_tokens
+        finally:
+            limiter.settle(reserved, used)
+        return reply
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)

@@ -1,0 +1,21 @@
+"""MANY: tickets by the thousand through a cascade: bounded, within budget, resumable, with nothing lost."""
+
+from workshop_lib.bulk.budget import most_it_can_cost
+from workshop_lib.bulk.rows import ROW_SCHEMA, Row, RowError, to_frame
+from workshop_lib.bulk.runner import BulkRun, DeadlineExceeded, run_bulk
+from workshop_lib.bulk.store import Store, StoreError, StoreInUse, StoreMismatch
+
+__all__ = [
+    "ROW_SCHEMA",
+    "BulkRun",
+    "DeadlineExceeded",
+    "Row",
+    "RowError",
+    "Store",
+    "StoreError",
+    "StoreInUse",
+    "StoreMismatch",
+    "most_it_can_cost",
+    "run_bulk",
+    "to_frame",
+]

@@ -1,0 +1,506 @@
+"""How many tickets are answered at once, in which order, until when: a bounded pool that yields rows as tickets finish and loses none.
+
+    for row in run_bulk(cascade, tickets, workers=8, store="run.db", budget_usd=5.0):
+        print(row.ticket_id, row.tier, row.status)
+
+Each worker takes one ticket through its tiers and keeps every row in the store *before* anybody sees it. So whatever ends a run
+(an interrupt, a full disk, kill -9), the same call goes on from there and pays again at most for what was in flight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from workshop_lib.bedrock.errors import ConfigurationError, WorkshopError
+from workshop_lib.bedrock.pacing import Limiter, Paced, Quota
+from workshop_lib.bulk.budget import most_it_can_cost
+from workshop_lib.bulk.rows import Row, attempt_of, dearer, final_row, first_row
+from workshop_lib.bulk.store import Store, StoreError
+from workshop_lib.cascade.attempt import Attempt, Outcome, Reason
+from workshop_lib.cascade.cascade import Cascade, conclude, id_of
+from workshop_lib.triage.datasets import read_tickets
+
+POLL_S = 0.1
+"""How often a waiting run looks at its deadlines (and, on Windows, at Ctrl-C)."""
+MAX_WORKERS = 256
+"""Threads beyond a few hundred only wait for each other: boto3 makes some hundred calls a second in one process."""
+Stopped = Literal["", "finished", "interrupted", "budget", "closed", "error"]
+
+
+class DeadlineExceeded(WorkshopError):
+    """A ticket took longer than its deadline; no further call was made for it."""
+
+    default_advice = "Raise deadline_s, or run again with retry_failed. A call that was under way may be billed: what comes in late is counted."
+
+
+@dataclass
+class _Job:
+    """One ticket on its way."""
+
+    item: Any
+    item_id: str
+    digest: str
+    started: float = 0.0
+    attempts: list[Attempt[Any]] = field(default_factory=list)
+    reasons: list[Reason] = field(default_factory=list)
+    paid_usd: float = 0.0
+    """By rows that are written."""
+    carried: Row | None = None
+    """The failed row that is tried again: what it cost stays counted."""
+    reserved_usd: float = 0.0
+    calling: bool = False
+    """Whether a tier is being asked just now."""
+    given_up: bool = False
+    """Its deadline passed during a call, and its final row is written; what still comes in is late."""
+
+
+class BulkRun(Iterable[Row]):
+    """Rows as they finish. Work starts when iteration does and goes on in threads; leaving the loop ends it.
+
+    It can be iterated again after an interrupt: it gives the rows that had come already, and ends.
+    """
+
+    def __init__(
+        self,
+        cascade: Cascade[Any],
+        items: Iterable[Any],
+        *,
+        workers: int,
+        store: Store | None = None,
+        budget_usd: float | None = None,
+        deadline_s: float | None = None,
+        retry_failed: bool = False,
+        models: Mapping[str, str],
+        total: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """As `run_bulk`, whose result this is. `models`: tier to its model's key; `total`: how many tickets, if that is known."""
+        self.cascade, self.workers, self.total = cascade, workers, total
+        self.stopped: Stopped = ""
+        """Why no further ticket is started; "" while some are."""
+        self.tickets = 0
+        """Tickets that got their final row in this run."""
+        self.skipped = 0
+        """Tickets whose final row the store had already."""
+        self.escalated = 0
+        """Of `tickets`, those that went above their first tier."""
+        self.failed = 0
+        """Of `tickets`, those without a decision."""
+        self.cost_usd = 0.0
+        """USD of this run's calls, late answers included."""
+        self.unsaved: list[Row] = []
+        """Rows that the store could not keep. They are yielded all the same."""
+        self._items, self._store, self._clock, self._models = iter(items), store, clock, models
+        self._budget, self._deadline, self._retry_failed = budget_usd, deadline_s, retry_failed
+        self._out: queue.Queue[Row | None] = queue.Queue()
+        self._changed = threading.Condition()
+        self._active: dict[str, _Job] = {}
+        self._seen = _Seen()
+        self._waiting: _Job | None = None
+        self._problem: BaseException | None = None
+        self._open = 0
+        self._late: list[float] = []
+        self._started_at: float | None = None
+        self._ended_at: float | None = None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first ticket was started; stands still when the run has ended."""
+        if self._started_at is None:
+            return 0.0
+        return (self._ended_at or self._clock()) - self._started_at
+
+    def __iter__(self) -> Iterator[Row]:
+        try:
+            yield from self._rows()
+        except KeyboardInterrupt:
+            self._stop("interrupted")
+            self.close()
+            raise KeyboardInterrupt(self.how_to_go_on()) from None
+        finally:
+            self.close()
+        problem, self._problem = self._problem, None
+        if problem is not None:
+            raise problem
+
+    def how_to_go_on(self) -> str:
+        """What has been done and what continues it, in two sentences."""
+        done = f"Stopped after {self.tickets} tickets (USD {self.cost_usd:.6f})."
+        if self._store is not None:
+            return (
+                f"{done} All of it is in {self._store.path.name}: the same call with the same store goes on from there."
+            )
+        return f"{done} Iterate this run again for rows not yet read. A run with a store can be resumed."
+
+    def close(self, *, wait_s: float = 30) -> None:
+        """Start no further call, wait for those in flight and keep what they bring. The store is let go of.
+
+        Args:
+            wait_s: at most; a call that takes longer ends unseen, and is asked again by the next run.
+        """
+        self._stop("closed")
+        until = time.monotonic() + wait_s
+        with self._changed:
+            while self._active and (left := until - time.monotonic()) > 0:
+                self._changed.wait(min(left, POLL_S))
+        self._ended_at = self._ended_at or self._clock()
+        if self._store is not None:
+            self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # --- the reader's side
+
+    def _rows(self) -> Iterator[Row]:
+        if self._started_at is None:
+            self._started_at = self._clock()
+            for _ in range(self.workers):
+                self._start_worker()
+        looked = self._clock()
+        while True:
+            try:
+                row = self._out.get(timeout=POLL_S)
+            except queue.Empty:
+                row = None
+            if self._clock() - looked >= POLL_S:
+                self._look_at_deadlines()
+                looked = self._clock()
+            if row is not None:
+                with self._changed:
+                    self._changed.notify_all()  # there is room for another ticket
+                yield row
+            elif self._has_ended():
+                return
+
+    def _has_ended(self) -> bool:
+        with self._changed:
+            # A call beyond its deadline gets as long again to come in, so that what it costs is counted; not for ever.
+            waiting = [at for at in self._late if self._clock() - at <= (self._deadline or 0)]
+            return self._open == 0 and not waiting and self._out.empty()
+
+    def _look_at_deadlines(self) -> None:
+        """Conclude tickets whose call does not come back in time. It cannot be recalled: a new worker takes its place."""
+        if self._deadline is None:
+            return
+        with self._changed:
+            overdue = [job for job in self._active.values() if job.calling and self._is_late(job)]
+            for job in overdue:
+                job.given_up = True
+                del self._active[job.item_id]
+                self._open -= 1
+                self._late.append(self._clock())
+        for job in overdue:
+            self._give_up(job)
+            self._start_worker()
+
+    # --- the workers' side
+
+    def _start_worker(self) -> None:
+        with self._changed:
+            self._open += 1
+        threading.Thread(target=self._work, name="bulk", daemon=True).start()
+
+    def _work(self) -> None:
+        job: _Job | None = None
+        try:
+            while (job := self._take()) is not None:
+                self._answer(job)
+                if job.given_up:
+                    break
+                self._finished(job)
+        except (
+            BaseException
+        ) as error:  # a mistake in the program, or a store that fails: it ends the run, not this thread
+            self._fail(error)
+            if job is not None:
+                self._finished(job)
+        finally:
+            with self._changed:
+                if job is not None and job.given_up:
+                    self._late.pop()
+                else:
+                    self._open -= 1
+                self._changed.notify_all()
+            self._out.put(None)
+
+    def _take(self) -> _Job | None:
+        """The next ticket, once there is room for its rows and money for its calls; None: no more."""
+        with self._changed:
+            while not self.stopped:
+                if self._out.qsize() > 2 * self.workers:
+                    self._changed.wait()
+                    continue
+                job, self._waiting = self._waiting or self._pull(), None
+                if job is None:
+                    self._stop("finished")
+                    break
+                promised = sum(j.reserved_usd for j in self._active.values())
+                if self._budget is not None and self.cost_usd + promised + job.reserved_usd > self._budget:
+                    self._waiting = job
+                    if not self._active:
+                        self._stop("budget")
+                        break
+                    self._changed.wait()
+                    continue
+                job.started = self._clock()
+                self._active[job.item_id] = job
+                return job
+        return None
+
+    def _pull(self) -> _Job | None:
+        """The next ticket that still needs an answer."""
+        for item in self._items:
+            item_id, digest = identify(self.cascade, item)
+            if not self._seen.add(item_id):
+                raise _twice(item_id)
+            job = _Job(item, item_id, digest)
+            kept = self._store.rows_of(item_id, digest=digest) if self._store is not None else []
+            if kept and kept[-1].final:
+                if kept[-1].error is None or not self._retry_failed:
+                    self.skipped += 1
+                    continue
+                job.carried = kept.pop()
+            for row in kept:
+                job.attempts.append(attempt_of(row, self.cascade.task))
+                job.reasons += [Reason(why.rule, why.detail) for why in row.reasons]
+                job.paid_usd += row.cost_usd
+            if self._budget is not None:
+                job.reserved_usd = most_it_can_cost(self.cascade, item, tiers=self.cascade.tiers[len(kept) :])
+            return job
+        return None
+
+    def _answer(self, job: _Job) -> None:
+        """Take a ticket through its tiers, a row a tier. Left between two tiers, it is gone on with by a later run."""
+        settled = len(job.attempts)  # attempts that have their row
+        try:
+            for event in self.cascade.stream(job.item, attempts=job.attempts, reasons=job.reasons):
+                if event.kind == "tier-started":
+                    if self._is_late(job):
+                        self._give_up(job)
+                        return
+                    job.calling = True
+                elif event.attempt is not None:
+                    with self._changed:
+                        job.calling = False
+                        if job.given_up:
+                            break
+                    job.attempts.append(event.attempt)
+                elif event.kind == "escalated":
+                    job.reasons += event.reasons
+                    self._write(job, first_row(job.item_id, job.attempts[-1], event.reasons, paid_usd=job.paid_usd))
+                    settled += 1
+                    if self.stopped not in ("", "finished", "budget"):
+                        return
+                elif event.outcome is not None:
+                    self._conclude(job, event.outcome)
+                    settled += 1
+            if job.given_up and event.attempt is not None:
+                self._came_late(job, event.attempt)
+        except Exception as error:
+            if settled < len(job.attempts):  # a rule raised: its attempt was paid for
+                paid = job.attempts.pop()
+                broken = replace(paid, decision=None, error=_unexpected(error))
+                self._conclude(job, Outcome(job.item_id, None, (*job.attempts, broken), tuple(job.reasons)))
+            raise
+
+    def _is_late(self, job: _Job) -> bool:
+        return self._deadline is not None and self._clock() - job.started > self._deadline
+
+    def _give_up(self, job: _Job) -> None:
+        tier = self.cascade.tiers[len(job.attempts)]
+        error = DeadlineExceeded(f"{job.item_id} had no answer of the tier {tier.name} within {self._deadline:g} s.")
+        unanswered: Attempt[Any] = Attempt(tier.name, self._models[tier.name], self.cascade.task, None, error)
+        self._conclude(job, conclude(job.item_id, self.cascade.task, [*job.attempts, unanswered], job.reasons))
+
+    def _came_late(self, job: _Job, attempt: Attempt[Any]) -> None:
+        """An answer after its ticket's deadline: nobody waits for it, but it was paid for."""
+        with self._changed:
+            self.cost_usd += attempt.cost_usd
+        if self._store is not None:
+            last = self._store.rows_of(job.item_id)[-1]
+            self._keep(job, dearer(last, attempt.cost_usd, attempt.http_attempts), len(job.attempts))
+
+    def _conclude(self, job: _Job, outcome: Outcome[Any]) -> None:
+        row = final_row(outcome, paid_usd=job.paid_usd)
+        with self._changed:
+            self.tickets += 1
+            self.escalated += row.escalated
+            self.failed += row.decision is None
+        self._write(job, row, step=len(outcome.attempts) - 1)
+
+    def _write(self, job: _Job, row: Row, *, step: int | None = None) -> None:
+        with self._changed:
+            self.cost_usd += row.cost_usd
+        if job.carried is not None:
+            row, job.carried = dearer(row, job.carried.cost_usd, job.carried.attempts), None
+        job.paid_usd += row.cost_usd
+        self._keep(job, row, len(job.attempts) - 1 if step is None else step)
+        self._out.put(row)
+
+    def _keep(self, job: _Job, row: Row, step: int) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.add(row, step=step, digest=job.digest)
+        except StoreError as error:
+            with self._changed:
+                self.unsaved.append(row)
+            self._fail(error)
+
+    def _finished(self, job: _Job) -> None:
+        with self._changed:
+            self._active.pop(job.item_id, None)
+            self._changed.notify_all()
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._problem = self._problem or error
+            self._stop("error")
+
+    def _stop(self, why: Stopped) -> None:
+        """The first reason stands; that the tickets have come to their end is the weakest one."""
+        with self._changed:
+            if not self.stopped or (self.stopped == "finished" and self._active):
+                self.stopped = why
+            self._changed.notify_all()
+
+
+def run_bulk(
+    cascade: Cascade[Any],
+    tickets: Iterable[Any] | Path | str,
+    *,
+    workers: int = 8,
+    store: Path | str | None = None,
+    budget_usd: float | None = None,
+    deadline_s: float | None = None,
+    limits: Mapping[str, Quota | Limiter] | None = None,
+    retry_failed: bool = False,
+    limit: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> BulkRun:
+    """Many tickets through a cascade: rows as they finish, in memory that does not grow with their number.
+
+    A ticket's first tier is one row, at once; where it goes up, each further tier is another one, in order. Tickets come in any
+    order among each other. A ticket that fails is an error row, and the run goes on.
+
+    Args:
+        cascade: tiers, rule, task and client. Retries are its client's business alone.
+        tickets: what the cascade's task reads; a path is a JSONL file of support tickets. A file or a list is checked as a
+            whole before anything is paid for, another iterable ticket by ticket.
+        workers: tickets in flight at once, 1 to 256.
+        store: a SQLite file that keeps every row. The same call again goes on from there.
+        budget_usd: the run's spending limit. A ticket is only started if the limit holds whatever it and those in flight cost.
+        deadline_s: seconds for a ticket; after them no further call is made for it. A cheap answer that is there is kept.
+        limits: model, named as the tiers name it, to its quota; calls wait for their turn.
+        retry_failed: ask again where the store has an error row.
+        limit: at most so many tickets.
+        clock: seconds; injected by tests.
+
+    Raises:
+        ValueError: workers, budget, deadline or limit are no sensible number.
+        ConfigurationError: a ticket or a line is unusable, an id occurs twice, the file is gone, or a budget has no prices.
+        UnknownModel: a tier names no model of the catalogue.
+        StoreError: the store cannot be used, or (while iterating) could not keep a row.
+        StoreMismatch: the store belongs to another task, prompt, model, rule or door.
+    """
+    for name, value in (("workers", workers), ("budget_usd", budget_usd), ("deadline_s", deadline_s), ("limit", limit)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be above 0, not {value}")
+    if workers > MAX_WORKERS:
+        raise ValueError(f"workers can be {MAX_WORKERS} at most, not {workers}: use several processes beyond that")
+    catalogue = getattr(cascade.client, "catalogue", None)
+    specs = {} if catalogue is None else {t.name: catalogue[t.model] for t in cascade.tiers}
+    models = {t.name: specs[t.name].key if specs else t.model for t in cascade.tiers}
+    if limits:
+        cascade = cascade.using(Paced(cascade.client, limits))
+    is_file = isinstance(tickets, Path | str)
+
+    def items() -> Iterable[Any]:
+        return itertools.islice(read_tickets(Path(tickets)) if is_file else tickets, limit)  # type: ignore[arg-type]
+
+    total = _check(cascade, items()) if is_file or isinstance(tickets, Sequence) else None
+    kept = None
+    if store is not None:
+        settings = getattr(cascade.client, "settings", None)
+        door = {"door": settings.mode, "guardrail": settings.guardrail} if settings is not None else {}
+        ids = {name: spec.id for name, spec in specs.items()} or models
+        kept = Store(store, identity={**cascade.identity, "models": ids, **door})
+    return BulkRun(
+        cascade,
+        items(),
+        workers=workers,
+        store=kept,
+        budget_usd=budget_usd,
+        deadline_s=deadline_s,
+        retry_failed=retry_failed,
+        models=models,
+        total=total,
+        clock=clock,
+    )
+
+
+def identify(cascade: Cascade[Any], item: Any) -> tuple[str, str]:
+    """An item's id, and a hash of what the models are told about it.
+
+    Raises:
+        ConfigurationError: the task cannot describe it.
+    """
+    item_id = id_of(item)
+    try:
+        told = cascade.task.describe(item)
+    except Exception as error:  # a user's function, on whatever was put into the list
+        raise ConfigurationError(
+            f"{item_id} is no item for the task {cascade.task.name}: {type(error).__name__}: {error}.",
+            advice="Give it what the task describes, e.g. Ticket(id=..., subject=..., body=...).",
+        ) from error
+    return item_id, hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _check(cascade: Cascade[Any], items: Iterable[Any]) -> int:
+    """How many there are, once all of them are known to be usable and different."""
+    seen, count = _Seen(), 0
+    for item in items:
+        item_id, _ = identify(cascade, item)
+        if not seen.add(item_id):
+            raise _twice(item_id)
+        count += 1
+    return count
+
+
+class _Seen:
+    """Ids that have come by, in a temporary file of SQLite's: a set of millions would not be flat memory."""
+
+    def __init__(self) -> None:
+        self._file = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._file.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
+
+    def add(self, item_id: str) -> bool:
+        """Whether it is new."""
+        return self._file.execute("INSERT OR IGNORE INTO seen VALUES (?)", (item_id,)).rowcount == 1
+
+
+def _twice(item_id: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The id {item_id} occurs twice.", advice="Give every ticket an id of its own: results are kept by it."
+    )
+
+
+def _unexpected(error: Exception) -> WorkshopError:
+    return WorkshopError(
+        f"{type(error).__name__}: {error}",
+        advice="This is a mistake in a rule or a task, not in the ticket: the run ends.",
+    )
