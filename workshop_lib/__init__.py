@@ -15,6 +15,7 @@ from workshop_lib.bedrock import (
     Usage,
     WorkshopError,
 )
+from workshop_lib.bulk import Row, Store, run_bulk
 from workshop_lib.cascade import (
     Attempt,
     Cascade,
@@ -50,8 +51,10 @@ __all__ = [
     "Priority",
     "Reason",
     "Reply",
+    "Row",
     "Rule",
     "Settings",
+    "Store",
     "Task",
     "Ticket",
     "Tier",
@@ -68,5 +71,6 @@ __all__ = [
     "never",
     "open_workshop",
     "rule",
+    "run_bulk",
     "stakes",
 ]

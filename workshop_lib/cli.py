@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from workshop_lib.bedrock.errors import WorkshopError
@@ -20,6 +20,7 @@ from workshop_lib.bedrock.settings import Settings
 from workshop_lib.triage.schema import Ticket
 
 if TYPE_CHECKING:
+    from workshop_lib.bulk import BulkRun, Store
     from workshop_lib.evaluation.metrics import Scores
     from workshop_lib.evaluation.statistics import Share
 
@@ -38,7 +39,7 @@ def demo(
     from workshop_lib.workshop import open_workshop
 
     settings = Settings.load()
-    settings = settings.model_copy(update={"workers": workers or settings.workers})  # sizes the connection pools, too
+    settings = settings.model_copy(update={"workers": workers or settings.workers})
     with open_workshop(settings) as workshop:
         console.print(f"[dim]{escape(workshop.door)}[/]\n")
         data_dir = workshop.settings.data_dir
@@ -107,6 +108,96 @@ def triage(
             }
             print(json.dumps(row, ensure_ascii=False))
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def bulk(  # noqa: PLR0917  # a command's options are always named
+    file: Annotated[Path, typer.Argument(help="A JSONL file of tickets: id, subject, body.")],
+    store: Annotated[
+        Path | None, typer.Option(help="SQLite file that keeps every row; default: FILE with the ending .run.db.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="All rows, once each, when the run ends: .parquet, or NDJSON. Default: NDJSON lines as they come."
+        ),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Tickets in flight at once.")] = None,
+    budget_usd: Annotated[float | None, typer.Option(help="Spending limit of this run.")] = None,
+    deadline_s: Annotated[float | None, typer.Option(help="Seconds for a ticket.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many tickets of the file.")] = None,
+    strategy: Annotated[str, typer.Option(help="cascade, strong-only or cheap-only.")] = "cascade",
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again where the store has an error row.")
+    ] = False,
+) -> None:
+    """Triage a file of any length. Run it again to go on: what the store has is not paid for twice.
+
+    Exit code 0: every ticket has a decision. 1: some have an error row, or nothing could be begun. 3: the budget ended it.
+    130: interrupted.
+    """
+    from workshop_lib.bulk import Store, StoreError, run_bulk
+    from workshop_lib.evaluation.strategies import standard_strategies
+    from workshop_lib.workshop import open_workshop
+
+    path = store or file.with_suffix(".run.db")
+    notes = Console(stderr=True)
+    with open_workshop() as workshop:
+        strategies = standard_strategies(workshop.bedrock)
+        if strategy not in strategies:
+            raise typer.BadParameter(f"choose from {', '.join(strategies)}", param_hint="--strategy")
+        notes.print(f"[dim]{escape(workshop.door)}[/]")
+        run = run_bulk(
+            strategies[strategy], file, workers=workers or workshop.settings.workers, store=path, budget_usd=budget_usd,
+            deadline_s=deadline_s, limit=limit, retry_failed=retry_failed,
+        )  # fmt: skip
+        code = 0
+        try:
+            _show_progress(run, notes, as_they_come=out is None)
+        except KeyboardInterrupt as interrupt:
+            notes.print(f"\n{escape(str(interrupt))}", highlight=False)
+            code = 130
+        except StoreError as error:
+            rescued = path.with_suffix(".unsaved.ndjson")
+            if run.unsaved:
+                rescued.write_text("".join(row.to_json() + "\n" for row in run.unsaved), encoding="utf-8")
+                notes.print(f"{len(run.unsaved)} rows that were paid for are in {rescued}.", highlight=False)
+            raise error from None
+    with Store(path) as kept:
+        if out is not None:
+            notes.print(f"{kept.export(out)} rows in {out}.", highlight=False)
+        notes.print(_bulk_summary(run, kept), highlight=False)
+        if code == 0:
+            code = 3 if run.stopped == "budget" else int(kept.failed > 0)
+    raise typer.Exit(code)
+
+
+@app.command()
+def api(
+    host: Annotated[str, typer.Option(help="Beyond 127.0.0.1 only with WORKSHOP_API_TOKEN set.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8080,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A further name by which the service may be called.")
+    ] = None,
+) -> None:
+    """The HTTP service: POST /api/triage, /api/triage/cascade (events) and /api/triage/bulk (NDJSON). Ctrl-C stops it."""
+    import os
+
+    import uvicorn
+
+    from workshop_lib.service import check_address, create_app
+    from workshop_lib.workshop import open_workshop
+
+    token = os.environ.get("WORKSHOP_API_TOKEN") or None
+    check_address(host, token)
+    with open_workshop() as workshop:
+        if workshop.endpoint is not None:
+            with console.status("First use: training the small models on the train split (kept in .cache)"):
+                workshop.endpoint.warm_up()
+        console.print(f"[dim]{escape(workshop.door)}[/]")
+        console.print(f"Triage on [bold]http://{host}:{port}[/]; its description is /openapi.json. Ctrl-C stops it.")
+        service = create_app(workshop, token=token, hosts=[host, *(allow_host or ())])
+        uvicorn.run(service, host=host, port=port, log_level="warning", access_log=False)
 
 
 @app.command()
@@ -198,6 +289,31 @@ def main() -> None:
     except WorkshopError as error:
         Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {escape(str(error))}", highlight=False)
         sys.exit(1)
+
+
+def _show_progress(run: BulkRun, notes: Console, *, as_they_come: bool) -> None:
+    """Read a run to its end under a progress bar on standard error."""
+    columns = (
+        TextColumn("tickets"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=notes, disable=not notes.is_terminal) as progress:
+        bar = progress.add_task("", total=run.total, facts="")
+        for row in run:
+            if as_they_come:
+                print(row.to_json(), flush=True)
+            share = run.escalated / max(1, run.tickets)
+            progress.update(
+                bar, completed=run.tickets + run.skipped, facts=f"USD {run.cost_usd:.4f}, {share:.0%} went up"
+            )
+
+
+def _bulk_summary(run: BulkRun, kept: Store) -> str:
+    done = f"{run.tickets} tickets in {run.elapsed_s:.1f} s: {run.escalated} went up, USD {run.cost_usd:.6f}."
+    before = f" {run.skipped} were done already." if run.skipped else ""
+    budget = " The budget is used up: the next ticket might pass it." if run.stopped == "budget" else ""
+    failed = f" {kept.failed} have an error row: --retry-failed asks them again." if kept.failed else ""
+    return f"{done}{before}{budget}{failed} All of it is in {kept.path} (USD {kept.cost_usd:.6f})."
 
 
 def _one_ticket(subject: str, body: str) -> Ticket:

@@ -41,6 +41,11 @@ class RowError(BaseModel):
     message: str = Field(description="What happened.")
     advice: str = Field(description="What to do next.")
 
+    @classmethod
+    def of(cls, stage: str, error: WorkshopError) -> RowError:
+        """An error of ours, as a row tells it."""
+        return cls(stage=stage, type=type(error).__name__, message=error.message, advice=error.advice)
+
 
 class Row(BaseModel):
     """One tier's part in one ticket."""
@@ -155,8 +160,6 @@ def _row(
         usage=attempt.usage,
         cost_usd=attempt.cost_usd,
         attempts=attempt.http_attempts,
-        error=None
-        if error is None
-        else RowError(stage=attempt.tier, type=type(error).__name__, message=error.message, advice=error.advice),
+        error=None if error is None else RowError.of(attempt.tier, error),
         ticket_cost_usd=paid_usd + attempt.cost_usd,
     )

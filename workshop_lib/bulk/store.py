@@ -13,12 +13,13 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
-
-import filelock
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from workshop_lib.bedrock.errors import ConfigurationError, WorkshopError
 from workshop_lib.bulk.rows import ROW_SCHEMA, Row, to_frame
+
+if TYPE_CHECKING:
+    import filelock
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -142,6 +143,12 @@ class Store:
         """USD of all rows."""
         return float(self._read("SELECT total(json_extract(row, '$.cost_usd')) FROM rows", ())[0][0])
 
+    @property
+    def failed(self) -> int:
+        """Tickets whose last row is an error row."""
+        failed = "json_extract(row, '$.final') AND json_extract(row, '$.decision') IS NULL"
+        return int(self._read(f"SELECT count(*) FROM rows WHERE {failed}", ())[0][0])
+
     def export(self, path: Path | str) -> int:
         """Write every row once to a file: .parquet, or NDJSON under any other name. All or nothing.
 
@@ -227,6 +234,8 @@ class Store:
 
 def _only_writer(path: Path) -> filelock.FileLock:
     """The lock of a store's writer; the system lets go of it when the process ends, however it ends."""
+    import filelock
+
     lock = filelock.FileLock(f"{path}.lock", timeout=0)
     try:
         lock.acquire()

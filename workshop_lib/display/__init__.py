@@ -2,10 +2,11 @@
 
 from workshop_lib.display.charts import rules_fired, stated_confidence
 from workshop_lib.display.controls import slider, ticket_form
-from workshop_lib.display.live import Journey, watch
+from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk
 from workshop_lib.display.theme import Html, Picture, door_line, picture, show_table, usd
 
 __all__ = [
+    "BulkTable",
     "Html",
     "Journey",
     "Picture",
@@ -18,4 +19,5 @@ __all__ = [
     "ticket_form",
     "usd",
     "watch",
+    "watch_bulk",
 ]

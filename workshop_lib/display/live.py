@@ -1,17 +1,21 @@
-"""A ticket's journey through the cascade, growing in one place while its cell runs and readable after it is saved."""
+"""What is seen while a cell runs: one ticket's journey, or a table of many, growing in one place and readable after it is saved."""
 
 from __future__ import annotations
 
 import html
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from workshop_lib.bulk.rows import Row
+from workshop_lib.bulk.runner import BulkRun
 from workshop_lib.cascade.attempt import Attempt, Event, Outcome
 from workshop_lib.cascade.cascade import Cascade
 from workshop_lib.display.theme import COLOURS, GREY, usd
 from workshop_lib.triage.schema import Ticket
 
+UPDATE_S = 0.25
+"""At most four pictures a second."""
 FIELDS = ("category", "priority", "needs_human", "confidence", "reasoning")
 
 
@@ -29,7 +33,7 @@ def watch(cascade: Cascade[Any], ticket: Ticket, *, clock: Callable[[], float] =
     for event in cascade.stream(ticket):
         journey.add(event)
         outcome = event.outcome or outcome
-        if outcome is not None or clock() - drawn >= 0.25:  # at most four times a second
+        if outcome is not None or clock() - drawn >= UPDATE_S:
             if handle is not None:  # None outside a notebook, where the first picture was printed
                 handle.update(HTML(journey.markup()))
             drawn = clock()
@@ -99,6 +103,109 @@ class Journey:
             "kept the lower tier's answer, because the higher one failed" if o.degraded else f"answer of {o.final.tier}"
         )
         return f"<p><b>Done:</b> {_e(said)}{kept}. {o.latency_ms / 1e3:.1f} s, {usd(o.cost_usd)} in all.</p>"
+
+
+def watch_bulk(
+    run: BulkRun, tickets: Sequence[Ticket] = (), *, show: int = 40, clock: Callable[[], float] = time.monotonic
+) -> list[Row]:
+    """Read a bulk run to its end under a table that grows; the last picture stays in the notebook, also after an interrupt.
+
+    Args:
+        run: from `run_bulk`.
+        tickets: to show their subjects.
+        show: how many tickets the table holds; of more, the latest are shown.
+        clock: seconds; injected by tests.
+
+    Returns:
+        All rows, as they came.
+    """
+    from IPython.display import HTML, display
+
+    table = BulkTable(run, {ticket.id: ticket.subject for ticket in tickets}, show=show)
+    handle = display(HTML(table.markup()), display_id=True)
+    rows, drawn = [], clock()
+    try:
+        for row in run:
+            rows.append(row)
+            table.add(row)
+            if handle is not None and clock() - drawn >= UPDATE_S:
+                handle.update(HTML(table.markup()))
+                drawn = clock()
+    finally:
+        if handle is not None:
+            handle.update(HTML(table.markup()))
+    return rows
+
+
+class BulkTable:
+    """Tickets of a bulk run as they stand, as HTML with everything escaped."""
+
+    HEAD = ("ticket", "first answer", "final answer", "route", "why it went up", "status", "USD")
+
+    def __init__(self, run: BulkRun, subjects: Mapping[str, str], *, show: int) -> None:
+        self._run, self._subjects, self._show = run, subjects, show
+        self._tickets: dict[str, list[Row]] = {}
+
+    def add(self, row: Row) -> None:
+        """Take in one row."""
+        self._tickets.setdefault(row.ticket_id, []).append(row)
+        if len(self._tickets) > self._show:
+            oldest = next((i for i, rows in self._tickets.items() if rows[-1].final), next(iter(self._tickets)))
+            del self._tickets[oldest]
+
+    def markup(self) -> str:
+        """The table as it stands."""
+        head = "".join(f"<th scope='col' style='text-align:left'>{_e(name)}</th>" for name in self.HEAD)
+        body = "".join(f"<tr>{''.join(map(_cell, self._line(*entry)))}</tr>" for entry in self._tickets.items())
+        return (
+            f"<div class='bulk-table mathjax_ignore'><p><b>{_e(self._facts())}</b></p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        )
+
+    def _facts(self) -> str:
+        run = self._run
+        done, seconds = run.tickets + run.skipped, run.elapsed_s
+        facts = [f"{done} of {run.total} tickets" if run.total is not None else f"{done} tickets"]
+        if run.tickets:
+            rate = run.tickets / max(seconds, 1e-3)
+            facts += [
+                f"{run.escalated} went up ({run.escalated / run.tickets:.0%})",
+                usd(run.cost_usd),
+                f"{rate:.1f} a second",
+            ]
+            if run.total is not None and done < run.total and not run.stopped:
+                facts.append(f"about {(run.total - done) / rate:.0f} s left")
+        if run.failed:
+            facts.append(f"{run.failed} without a decision")
+        if run.stopped in ("interrupted", "budget", "error"):
+            facts.append(f"stopped: {run.stopped}")
+        return ", ".join(facts)
+
+    def _line(self, ticket_id: str, rows: list[Row]) -> tuple[str, ...]:
+        first, last = rows[0], rows[-1]
+        subject = _short(self._subjects.get(ticket_id, ""), 50)
+        return (
+            f"{ticket_id} {subject}".strip(),
+            _answer(first),
+            _answer(last) if last.final else "",
+            " → ".join(row.tier for row in rows) + ("" if last.final else " → ..."),
+            ", ".join(dict.fromkeys(why.rule for row in rows for why in row.reasons)),
+            last.status if last.error is None else f"{last.status}: {last.error.type}",
+            f"{last.ticket_cost_usd:.6f}",
+        )
+
+
+def _answer(row: Row) -> str:
+    """A decision in one line: its short fields, e.g. "billing P2 0.91 needs_human"."""
+    if row.decision is None:
+        return "none"
+    shown = []
+    for name, value in row.decision.items():
+        if isinstance(value, bool):
+            shown += [name] if value else []
+        elif len(str(value)) <= 20:
+            shown.append(str(value))
+    return " ".join(shown)
 
 
 def _e(value: object) -> str:
