@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 
 import pytest
@@ -72,6 +73,62 @@ def test_learners_copies_are_fresh():
 
 def test_catching_up_names_the_notebook():
     assert "02_let_the_cheap_model_go_first.ipynb" in run("catch-up", "02").stdout
+
+
+@pytest.fixture
+def some_tickets(tmp_path):
+    file = tmp_path / "t.jsonl"
+    file.write_text("".join(f'{{"id": "L-{i}", "subject": "", "body": "Refund invoice {i}"}}\n' for i in range(25)))
+    return file
+
+
+def test_bulk_writes_every_row_once_and_a_second_run_pays_for_nothing(some_tickets, tmp_path):
+    out = tmp_path / "rows.ndjson"
+    first = run("bulk", str(some_tickets), "--out", str(out), "--workers", "4")
+    lines = out.read_text(encoding="utf-8").splitlines()
+    again = run("bulk", str(some_tickets), "--out", str(out))
+    assert (first.returncode, again.returncode) == (0, 0)
+    assert {json.loads(line)["ticket_id"] for line in lines} == {f"L-{i}" for i in range(25)}
+    assert out.read_text(encoding="utf-8").splitlines() == lines
+    assert "25 were done already" in " ".join(again.stderr.split())
+
+
+def test_bulk_without_out_gives_rows_as_lines_on_standard_output(some_tickets, tmp_path):
+    done = run("bulk", str(some_tickets), "--limit", "3", "--store", str(tmp_path / "s.db"))
+    assert {json.loads(line)["ticket_id"] for line in done.stdout.splitlines()} == {"L-0", "L-1", "L-2"}
+
+
+def test_bulk_says_with_its_exit_code_that_the_budget_ended_it(some_tickets):
+    done = run("bulk", str(some_tickets), "--budget-usd", "0.001")
+    assert done.returncode == 3
+    assert "budget is used up" in " ".join(done.stderr.split())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_an_interrupted_bulk_run_says_how_to_go_on_and_goes_on(tmp_path):
+    file, out = tmp_path / "t.jsonl", tmp_path / "rows.ndjson"
+    file.write_text(run("tickets", "150").stdout, encoding="utf-8")
+    command = [*PROGRAM, "bulk", str(file), "--out", str(out), "--workers", "2"]
+    slow = {**os.environ, "WORKSHOP_TIME_SCALE": "0.1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=slow)
+    while not (tmp_path / "t.run.db").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "goes on from there" in " ".join(said.split())
+    assert run(*command[len(PROGRAM) :]).returncode == 0
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len([r for r in rows if r["final"]]) == 150
+    assert len({(r["ticket_id"], r["tier"]) for r in rows}) == len(rows)
+
+
+def test_the_service_refuses_to_listen_to_the_world_without_a_token():
+    done = run("api", "--host", "0.0.0.0")
+    assert done.returncode == 1
+    assert "WORKSHOP_API_TOKEN" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")

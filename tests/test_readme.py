@@ -1,25 +1,56 @@
 """The README: what it shows works as it stands."""
 
+import json
 import re
+import shlex
+import shutil
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import uvicorn
 from typer.main import get_command
 
+from workshop_lib import Settings, Workshop
 from workshop_lib.cli import app
+from workshop_lib.service import create_app
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"(?s)```python\n(.*?)```", TEXT)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["the cascade", "a task of one's own"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=["the cascade", "a task of one's own", "many tickets"])
 def test_a_program_of_the_readme_runs(program):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_the_curl_examples_work_as_they_stand(endpoint, bedrock, catalogue):
+    workshop = Workshop(Settings(endpoint_url=endpoint.url), catalogue, bedrock)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(create_app(workshop), log_level="error", lifespan="off"))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    said = []
+    for example in re.findall(r"(?s)```bash\n(curl .*?)```", TEXT):
+        words = shlex.split(example.replace("\\\n", " ").replace(":8080", f":{listener.getsockname()[1]}"))
+        done = subprocess.run(
+            [*words, "--retry", "20", "--retry-connrefused", "--fail"], capture_output=True, text=True, check=True
+        )
+        said.append(done.stdout)
+    server.should_exit = True
+    thread.join(5)
+    assert json.loads(said[0])["decision"]["category"] == "billing"
+    assert said[1].startswith("event: tier-started")
+    assert "event: finished" in said[1]
+    assert {json.loads(line)["ticket_id"] for line in said[2].splitlines()} == {"T-1", "T-2"}
 
 
 def test_every_command_of_the_readme_exists_and_none_is_left_out():

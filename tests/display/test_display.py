@@ -1,9 +1,21 @@
 """What is shown: escaped, readable when saved, with words for who cannot see it."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from workshop_lib import Cascade, Ticket, Tier, always
-from workshop_lib.display import Journey, rules_fired, show_table, stated_confidence, ticket_form, usd, watch
+from workshop_lib import Cascade, Ticket, Tier, always, run_bulk
+from workshop_lib.display import (
+    BulkTable,
+    Journey,
+    rules_fired,
+    show_table,
+    stated_confidence,
+    ticket_form,
+    usd,
+    watch,
+    watch_bulk,
+)
 from workshop_lib.display.controls import slider
 
 ATTACK = "<script>alert(1)</script> <img src=x onerror=alert(2)>"
@@ -85,3 +97,48 @@ def test_the_form_hands_over_what_was_typed(given):
     form.children[0].value, form.children[1].value = given
     form.children[2].click()
     assert seen == [given]
+
+
+def test_a_bulk_table_fills_up_in_the_order_of_the_tickets(bedrock):
+    tickets = [Ticket(id=str(i), subject=f"Case {i}", body=f"Please refund invoice {i}.") for i in range(3)]
+    run = run_bulk(Cascade([Tier("cheap")], client=bedrock), tickets)
+    table = BulkTable(run, tickets, show=10)
+    before = table.markup()
+    for row in run:
+        table.add(row)
+    after = table.markup()
+    assert before.count("waiting") == 3
+    assert "waiting" not in after
+    assert after.index("Case 0") < after.index("Case 1") < after.index("Case 2")
+    assert "3 of 3 tickets" in after
+
+
+def test_a_bulk_table_escapes_ids_subjects_and_answers(bedrock):
+    evil = Ticket(id=ATTACK[:100], subject=ATTACK, body="Please refund the second payment.")
+    run = run_bulk(Cascade([Tier("cheap")], client=bedrock), [evil])
+    table = BulkTable(run, [evil], show=10)
+    for row in run:
+        table.add(row)
+    assert "<script>" not in table.markup()
+    assert "<img" not in table.markup()
+
+
+def test_a_long_bulk_table_keeps_the_latest_and_says_how_many_are_done(bedrock):
+    tickets = [Ticket(id=str(i), body=f"Please refund invoice {i}.") for i in range(12)]
+    run = run_bulk(Cascade([Tier("cheap")], client=bedrock), tickets, workers=1)
+    table = BulkTable(run, tickets, show=5)
+    for row in run:
+        table.add(row)
+    assert table.markup().count("<tr>") == 6
+    assert "12 of 12 tickets" in table.markup()
+
+
+def test_watching_a_bulk_run_gives_its_rows_and_draws_at_most_four_times_a_second(bedrock, monkeypatch):
+    drawn = []
+    handle = SimpleNamespace(update=lambda picture: drawn.append(picture.data))
+    monkeypatch.setattr("IPython.display.display", lambda *given, **options: handle)
+    run = run_bulk(Cascade([Tier("cheap")], client=bedrock), [Ticket(id=str(i), body=f"Refund {i}.") for i in range(9)])
+    rows = watch_bulk(run, clock=lambda: 0.0)
+    assert len(rows) == 9
+    assert len(drawn) == 1
+    assert "9 of 9" in drawn[0]

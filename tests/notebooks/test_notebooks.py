@@ -13,7 +13,12 @@ from workshop_lib.lessons import notebooks as built
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = sorted((ROOT / "notebooks").rglob("[0-9][0-9]_*.ipynb"))
-PROMISED = ["00_check_your_setup", "01_price_a_call", "02_let_the_cheap_model_go_first"]
+PROMISED = [
+    "00_check_your_setup",
+    "01_price_a_call",
+    "02_let_the_cheap_model_go_first",
+    "03_triage_in_bulk",
+]
 
 
 def test_every_promised_notebook_stands_in_both_folders():
@@ -31,7 +36,7 @@ def test_learners_copies_are_built_from_the_solved_ones():
 
 
 def test_no_answer_is_left_in_a_learners_copy():
-    for path in ALL[:3]:
+    for path in ALL[: len(PROMISED)]:
         text = path.read_text(encoding="utf-8")
         assert "BEGIN SOLUTION" not in text
         assert "#:" not in text

@@ -1,7 +1,7 @@
 """MANY: tickets by the thousand through a cascade: bounded, within budget, resumable, with nothing lost."""
 
 from workshop_lib.bulk.budget import most_it_can_cost
-from workshop_lib.bulk.rows import ROW_SCHEMA, Row, RowError, to_frame
+from workshop_lib.bulk.rows import ROW_SCHEMA, Row, RowError, final_row, first_row, to_frame
 from workshop_lib.bulk.runner import BulkRun, DeadlineExceeded, run_bulk
 from workshop_lib.bulk.store import Store, StoreError, StoreInUse, StoreMismatch
 
@@ -15,6 +15,8 @@ __all__ = [
     "StoreError",
     "StoreInUse",
     "StoreMismatch",
+    "final_row",
+    "first_row",
     "most_it_can_cost",
     "run_bulk",
     "to_frame",

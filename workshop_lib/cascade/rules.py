@@ -76,12 +76,14 @@ class _AllOf(Rule):
 
 
 class _Function(Rule):
-    def __init__(self, name: str, test: Callable[[AnyAttempt], str | bool | None], reason: str) -> None:
-        self.name, self._test, self._reason = name, test, reason
+    def __init__(
+        self, name: str, test: Callable[[AnyAttempt], str | bool | None], reason: str, *, identity: str = ""
+    ) -> None:
+        self.name, self._test, self._reason, self._identity = name, test, reason, identity or name
 
     @property
     def identity(self) -> str:
-        return f"{self.name}#{code_hash(self._test)}"
+        return self._identity
 
     def reasons(self, attempt: AnyAttempt) -> tuple[Reason, ...]:
         found = self._test(attempt)
@@ -92,7 +94,8 @@ class _Function(Rule):
 
 def rule(test: Callable[[AnyAttempt], str | bool | None]) -> Rule:
     """Make your own out of a function that returns a detail (or True) to escalate and None (or False) to stay."""
-    return _Function(test.__name__, test, test.__name__)
+    name = test.__name__
+    return _Function(name, test, name, identity=f"{name} with code {code_hash(test)}")
 
 
 def confidence_below(threshold: float) -> Rule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from workshop_lib.bulk.rows import Row
@@ -112,7 +112,7 @@ def watch_bulk(
 
     Args:
         run: from `run_bulk`.
-        tickets: to show their subjects.
+        tickets: those of the run; their subjects are shown, and the table keeps their order if it can hold them all.
         show: how many tickets the table holds; of more, the latest are shown.
         clock: seconds; injected by tests.
 
@@ -121,7 +121,7 @@ def watch_bulk(
     """
     from IPython.display import HTML, display
 
-    table = BulkTable(run, {ticket.id: ticket.subject for ticket in tickets}, show=show)
+    table = BulkTable(run, tickets, show=show)
     handle = display(HTML(table.markup()), display_id=True)
     rows, drawn = [], clock()
     try:
@@ -142,15 +142,18 @@ class BulkTable:
 
     HEAD = ("ticket", "first answer", "final answer", "route", "why it went up", "status", "USD")
 
-    def __init__(self, run: BulkRun, subjects: Mapping[str, str], *, show: int) -> None:
-        self._run, self._subjects, self._show = run, subjects, show
-        self._tickets: dict[str, list[Row]] = {}
+    def __init__(self, run: BulkRun, tickets: Sequence[Ticket], *, show: int) -> None:
+        self._run, self._show = run, show
+        self._subjects = {ticket.id: ticket.subject for ticket in tickets}
+        self._tickets: dict[str, list[Row]] = {i: [] for i in self._subjects} if len(tickets) <= show else {}
 
     def add(self, row: Row) -> None:
         """Take in one row."""
         self._tickets.setdefault(row.ticket_id, []).append(row)
         if len(self._tickets) > self._show:
-            oldest = next((i for i, rows in self._tickets.items() if rows[-1].final), next(iter(self._tickets)))
+            oldest = next(
+                (i for i, rows in self._tickets.items() if rows and rows[-1].final), next(iter(self._tickets))
+            )
             del self._tickets[oldest]
 
     def markup(self) -> str:
@@ -164,17 +167,13 @@ class BulkTable:
 
     def _facts(self) -> str:
         run = self._run
-        done, seconds = run.tickets + run.skipped, run.elapsed_s
+        done = run.tickets + run.skipped
         facts = [f"{done} of {run.total} tickets" if run.total is not None else f"{done} tickets"]
         if run.tickets:
-            rate = run.tickets / max(seconds, 1e-3)
-            facts += [
-                f"{run.escalated} went up ({run.escalated / run.tickets:.0%})",
-                usd(run.cost_usd),
-                f"{rate:.1f} a second",
-            ]
-            if run.total is not None and done < run.total and not run.stopped:
-                facts.append(f"about {(run.total - done) / rate:.0f} s left")
+            facts += [f"{run.escalated} went up ({run.escalated / run.tickets:.0%})", usd(run.cost_usd)]
+            if run.total is not None and done < run.total and run.stopped in ("", "finished"):
+                rate = run.tickets / max(run.elapsed_s, 1e-3)
+                facts.append(f"{rate:.1f} a second, about {(run.total - done) / rate:.0f} s left")
         if run.failed:
             facts.append(f"{run.failed} without a decision")
         if run.stopped in ("interrupted", "budget", "error"):
@@ -182,10 +181,12 @@ class BulkTable:
         return ", ".join(facts)
 
     def _line(self, ticket_id: str, rows: list[Row]) -> tuple[str, ...]:
+        name = f"{ticket_id} {_short(self._subjects.get(ticket_id, ''), 50)}".strip()
+        if not rows:
+            return (name, "", "", "", "", "waiting", "")
         first, last = rows[0], rows[-1]
-        subject = _short(self._subjects.get(ticket_id, ""), 50)
         return (
-            f"{ticket_id} {subject}".strip(),
+            name,
             _answer(first),
             _answer(last) if last.final else "",
             " → ".join(row.tier for row in rows) + ("" if last.final else " → ..."),

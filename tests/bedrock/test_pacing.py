@@ -1,0 +1,75 @@
+"""The limiter: turns in order, never faster than the quota, with what was reserved too much given back."""
+
+import pytest
+
+from workshop_lib.bedrock.pacing import Limiter, Paced, Quota
+from workshop_lib.local import Fault
+
+
+class Time:
+    """A clock that sleeping moves on."""
+
+    def __init__(self):
+        self.now, self.slept = 0.0, []
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def time():
+    return Time()
+
+
+def test_turns_come_at_the_quotas_pace_after_the_first_seconds_allowance(time):
+    limiter = Limiter(Quota(requests_per_minute=120), clock=time, sleep=time.sleep)
+    waits = [limiter.acquire() for _ in range(6)]
+    assert waits[:2] == [0, 0]
+    assert waits[2:] == pytest.approx([0.5] * 4)
+
+
+def test_no_more_than_a_seconds_allowance_is_saved_up(time):
+    limiter = Limiter(Quota(requests_per_minute=120), clock=time, sleep=time.sleep)
+    time.now = 1_000
+    assert [limiter.acquire() > 0 for _ in range(3)] == [False, False, True]
+
+
+def test_tokens_are_waited_for_as_well_as_requests(time):
+    limiter = Limiter(Quota(requests_per_minute=6_000, tokens_per_minute=60_000), clock=time, sleep=time.sleep)
+    assert limiter.acquire(1_000) == 0
+    assert limiter.acquire(2_000) == pytest.approx(2)
+
+
+def test_what_a_call_did_not_use_is_given_back(time):
+    limiter = Limiter(Quota(tokens_per_minute=60_000), clock=time, sleep=time.sleep)
+    limiter.acquire(1_000)
+    limiter.settle(1_000, used=100)
+    assert limiter.acquire(900) == 0
+
+
+def test_several_waiters_get_turns_one_behind_the_other(time):
+    limiter = Limiter(Quota(requests_per_minute=60), clock=lambda: 0.0, sleep=time.sleep)
+    assert [limiter.acquire() for _ in range(4)] == pytest.approx([0, 1, 2, 3])
+
+
+def test_only_the_named_model_is_paced_and_everything_else_is_the_clients_own(bedrock, endpoint, time):
+    limiter = Limiter(Quota(requests_per_minute=60), clock=time, sleep=time.sleep)
+    paced = Paced(bedrock, {"strong": limiter})
+    for model in ("cheap", "cheap", "strong", "strong"):
+        paced.converse(model, "Which plan has SSO?", max_tokens=20)
+    assert time.slept == pytest.approx([1.0])
+    assert endpoint.journal.calls == 4
+    assert paced.catalogue is bedrock.catalogue
+
+
+def test_a_failed_call_gives_its_tokens_back(bedrock, endpoint, time):
+    endpoint.faults.add(Fault("AccessDeniedException"))
+    limiter = Limiter(Quota(tokens_per_minute=60_000), clock=time, sleep=time.sleep)
+    for _ in range(5):
+        with pytest.raises(Exception, match="access"):
+            Paced(bedrock, {"cheap": limiter}).converse("cheap", "Which plan has SSO?", max_tokens=900)
+    assert time.slept == []
