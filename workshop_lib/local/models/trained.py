@@ -1,7 +1,8 @@
 """The trained pair: a cheap text classifier and a stronger one, both fitted on the `train` split, at first use.
 
 * **cheap**: TF-IDF of single words and logistic regression. Knows the words it has seen, not what they mean.
-* **strong**: MiniLM embeddings and three small neural networks on them, averaged with a TF-IDF view of letter groups.
+* **strong**: kernel ridge regression: how like each training text a ticket is, by meaning (MiniLM), by words and word pairs, and by
+  letter groups.
 
 Each has two heads: the category, and priority and needs_human together, because the one constrains the other.
 They are real models with real errors, but not language models: what a prompt says does not change what they answer.
@@ -29,7 +30,7 @@ from workshop_lib.triage.datasets import Label, load_labels, load_tickets
 from workshop_lib.triage.schema import Category, Priority
 from workshop_lib.triage.task import TRIAGE
 
-RECIPE = "5"
+RECIPE = "6"
 """Changes when features or fitting change, so that no stale cache is used."""
 HEADS: Mapping[str, Callable[[Label], str]] = {
     "category": lambda label: label.category.value,
@@ -42,12 +43,16 @@ LABELS: Mapping[str, tuple[str, ...]] = {
 }
 """The fields that the pair has learned, and their values."""
 EMBEDDINGS = "embeddings.npz"
-HASHED: Mapping[str, tuple[str, tuple[int, int], int, float, int]] = {
-    "words": ("word", (1, 1), 2**15, 5.0, 100),
-    "letters": ("char_wb", (3, 5), 2**17, 20.0, 50),
+HASHED: Mapping[str, tuple[str, tuple[int, int], int]] = {
+    "words": ("word", (1, 1), 2**15),
+    "phrases": ("word", (1, 2), 2**17),
+    "letters": ("char_wb", (3, 5), 2**17),
 }
-"""TF-IDF views: what is counted, in groups of how many, columns, inverse regularisation, steps."""
-NETWORKS = 3
+"""TF-IDF views: what is counted, in groups of how many, columns. The cheap model has the first, the strong one the others."""
+CHEAP_STRENGTH, CHEAP_STEPS = 5.0, 100
+"""Inverse regularisation, and steps."""
+RIDGE, NEARNESS, SHARPNESS = 0.2, 2.0, 8.0
+"""Of the strong model: regularisation; how fast likeness of meaning fades with distance; from scores to probabilities."""
 Arrays = dict[str, npt.NDArray[Any]]
 Matrix = Any  # a numpy array or a scipy sparse matrix: both know @
 
@@ -58,40 +63,12 @@ class Regression:
 
     labels: tuple[str, ...]
     weights: npt.NDArray[np.float32]
-    """Shape (labels, features)."""
+    """Shape (features, labels): in this order scipy multiplies without copying them."""
     bias: npt.NDArray[np.float32]
 
     def probabilities(self, features: Matrix) -> npt.NDArray[np.float64]:
         """Shape (texts, labels)."""
-        return _softmax(np.asarray(features @ self.weights.T) + self.bias)
-
-
-@dataclass(frozen=True)
-class Network:
-    """Networks with one hidden layer of rectified units, on standardised features; their probabilities are averaged."""
-
-    labels: tuple[str, ...]
-    mean: npt.NDArray[np.float32]
-    deviation: npt.NDArray[np.float32]
-    hidden: npt.NDArray[np.float32]
-    hidden_bias: npt.NDArray[np.float32]
-    weights: npt.NDArray[np.float32]
-    bias: npt.NDArray[np.float32]
-
-    def probabilities(self, features: Matrix) -> npt.NDArray[np.float64]:
-        """Shape (texts, labels)."""
-        standard = (features - self.mean) / self.deviation
-        each = [
-            _softmax(np.maximum(0, standard @ hidden + hidden_bias) @ weights + bias)
-            for hidden, hidden_bias, weights, bias in zip(
-                self.hidden, self.hidden_bias, self.weights, self.bias, strict=True
-            )
-        ]
-        shares: npt.NDArray[np.float64] = np.mean(each, axis=0)
-        return shares
-
-
-Head = Regression | Network
+        return _softmax(np.asarray(features @ self.weights) + self.bias)
 
 
 @dataclass(frozen=True)
@@ -99,14 +76,14 @@ class View:
     """One way to look at a text, and a head for each field."""
 
     features: Callable[[Sequence[str]], Matrix]
-    heads: Mapping[str, Head]
+    heads: Mapping[str, Regression]
 
 
 class TrainedModel:
-    """One or more views whose probabilities are averaged."""
+    """A view that answers, and one that chooses what to quote."""
 
-    def __init__(self, views: Sequence[View]) -> None:
-        self._views = tuple(views)
+    def __init__(self, view: View, quoting: View) -> None:
+        self._view, self._quoting = view, quoting
 
     def predict(self, text: str) -> dict[str, dict[str, float]]:
         """Head to label to probability: `category`, and `urgency` with labels such as "P2+false" (priority and needs_human)."""
@@ -114,24 +91,19 @@ class TrainedModel:
 
     def predict_all(self, texts: Sequence[str]) -> list[dict[str, dict[str, float]]]:
         """`predict` for many texts."""
-        seen = [(view, view.features(texts)) for view in self._views]
-        labels = {name: head.labels for name, head in self._views[0].heads.items()}
-        mean = {
-            name: np.mean([view.heads[name].probabilities(features) for view, features in seen], axis=0)
-            for name in labels
-        }
+        features = self._view.features(texts)
+        shares = {name: (head.labels, head.probabilities(features)) for name, head in self._view.heads.items()}
         return [
-            {name: dict(zip(labels[name], map(float, mean[name][i]), strict=True)) for name in labels}
+            {name: dict(zip(labels, map(float, rows[i]), strict=True)) for name, (labels, rows) in shares.items()}
             for i in range(len(texts))
         ]
 
     def telling_sentence(self, text: str, category: str) -> str:
         """The sentence that speaks most for a category."""
-        view, parts = self._views[-1], sentences(text)
-        head = view.heads["category"]
+        parts, head = sentences(text), self._quoting.heads["category"]
         if category not in head.labels:
             return parts[0]
-        return parts[int(head.probabilities(view.features(parts))[:, head.labels.index(category)].argmax())]
+        return parts[int(head.probabilities(self._quoting.features(parts))[:, head.labels.index(category)].argmax())]
 
 
 def train(embedder: Embedder, data_dir: Path, cache_dir: Path) -> tuple[TrainedModel, TrainedModel]:
@@ -150,16 +122,45 @@ def train(embedder: Embedder, data_dir: Path, cache_dir: Path) -> tuple[TrainedM
     if stored is None:
         stored = _fit_all(training_vectors(embedder, texts, data_dir), texts, targets)
         _write(cache, stored)
-    features: dict[str, Callable[[Sequence[str]], Matrix]] = {
-        **{view: Hashed(*HASHED[view][:2], stored[f"{view}/idf"]) for view in HASHED},
-        "meaning": embedder.embed,
-    }
-    labels_of = {head: tuple(sorted(set(target))) for head, target in targets.items()}
-    view = {
-        name: View(of, {head: _head(stored, f"{name}/{head}/", known) for head, known in labels_of.items()})
-        for name, of in features.items()
-    }
-    return TrainedModel([view["words"]]), TrainedModel([view["meaning"], view["letters"]])
+    hashed = {view: Hashed(*HASHED[view][:2], stored[f"{view}/idf"]) for view in HASHED}
+    known = {head: tuple(sorted(set(target))) for head, target in targets.items()}
+    likeness = Likeness(embedder, stored["center"], stored["rows"], hashed["phrases"], hashed["letters"])
+    part = slice(-HASHED["letters"][2], None)
+
+    def view(name: str, features: Callable[[Sequence[str]], Matrix], columns: slice = slice(None)) -> View:
+        return View(
+            features,
+            {
+                head: Regression(labels, stored[f"{name}/{head}/weights"][columns], stored[f"{name}/{head}/bias"])
+                for head, labels in known.items()
+            },
+        )
+
+    words = view("words", hashed["words"])
+    strong = view("strong", likeness)
+    return TrainedModel(words, words), TrainedModel(strong, view("strong", hashed["letters"], part))
+
+
+class Likeness:
+    """What the strong model sees: nearness in meaning to each training text, then words and word pairs, then letter groups."""
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        center: npt.NDArray[np.float32],
+        rows: npt.NDArray[np.float32],
+        phrases: Hashed,
+        letters: Hashed,
+    ) -> None:
+        self._embedder, self._center, self._rows = embedder, center, rows
+        self._phrases, self._letters = phrases, letters
+
+    def __call__(self, texts: Sequence[str]) -> Matrix:
+        """Shape (texts, training texts + columns of both TF-IDF views)."""
+        from scipy.sparse import csr_matrix, hstack
+
+        near = _nearness(_centered(self._embedder.embed(texts), self._center), self._rows)
+        return hstack([csr_matrix(near), self._phrases(texts), self._letters(texts)], format="csr")
 
 
 class Hashed:
@@ -229,44 +230,74 @@ def read_ticket(user_message: str) -> str:
 
 def _fit_all(vectors: npt.NDArray[np.float32], texts: Sequence[str], targets: Mapping[str, Sequence[str]]) -> Arrays:
     stored: Arrays = {}
-    for view, (analyzer, ngrams, columns, strength, steps) in HASHED.items():
+    matrices = {}
+    for view, (analyzer, ngrams, columns) in HASHED.items():
         seen = (Hashed(analyzer, ngrams, np.ones(columns, np.float32)).counts(texts) > 0).sum(axis=0)
         idf = stored[f"{view}/idf"] = (np.log((1 + len(texts)) / (1 + np.asarray(seen).ravel())) + 1).astype(np.float32)
-        matrix = Hashed(analyzer, ngrams, idf)(texts)
-        for head, target in targets.items():
-            for name, values in zip(("weights", "bias"), _fit(matrix, target, strength, steps), strict=True):
-                stored[f"{view}/{head}/{name}"] = np.asarray(values, np.float32)
-    mean, deviation = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
+        matrices[view] = Hashed(analyzer, ngrams, idf)(texts)
     for head, target in targets.items():
-        for name, values in _fit_network((vectors - mean) / deviation, target).items():
-            stored[f"meaning/{head}/{name}"] = np.asarray(values, np.float32)
-        stored[f"meaning/{head}/mean"], stored[f"meaning/{head}/deviation"] = mean, deviation
+        for name, values in zip(("weights", "bias"), _fit(matrices["words"], target), strict=True):
+            stored[f"words/{head}/{name}"] = np.asarray(values, np.float32)
+    stored["center"] = vectors.mean(axis=0)
+    stored["rows"] = _centered(vectors, stored["center"])
+    for head, fitted in _fit_ridge(stored["rows"], matrices["phrases"], matrices["letters"], targets).items():
+        stored[f"strong/{head}/weights"], stored[f"strong/{head}/bias"] = fitted
     return stored
 
 
-def _fit(features: Matrix, target: Sequence[str], strength: float, steps: int) -> tuple[Any, Any]:
+def _fit(features: Matrix, target: Sequence[str]) -> tuple[Any, Any]:
     from sklearn.linear_model import LogisticRegression
 
     with _early_stop():
-        model = LogisticRegression(C=strength, max_iter=steps, tol=1e-3).fit(features, target)
-    return model.coef_, model.intercept_
+        model = LogisticRegression(C=CHEAP_STRENGTH, max_iter=CHEAP_STEPS, tol=1e-3).fit(features, target)
+    return np.ascontiguousarray(model.coef_.T), model.intercept_
 
 
-def _fit_network(features: Matrix, target: Sequence[str]) -> dict[str, Any]:
-    """Several networks that differ by their seed, stacked: averaged, they depend less on chance than one."""
-    from sklearn.neural_network import MLPClassifier
+def _fit_ridge(
+    rows: npt.NDArray[np.float32], phrases: Matrix, letters: Matrix, targets: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Kernel ridge regression on 0/1 targets, all heads at once; the sum of three kernels of equal weight.
 
-    with _early_stop():
-        fitted = [
-            MLPClassifier((200,), alpha=2.0, batch_size=128, max_iter=15, random_state=seed).fit(features, target)
-            for seed in range(NETWORKS)
-        ]
-    return {
-        "hidden": np.stack([model.coefs_[0] for model in fitted]),
-        "hidden_bias": np.stack([model.intercepts_[0] for model in fitted]),
-        "weights": np.stack([model.coefs_[1] for model in fitted]),
-        "bias": np.stack([model.intercepts_[1] for model in fitted]),
-    }
+    The two TF-IDF kernels are linear: their part of the solution is kept as weights of the columns.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+
+    kernel = _nearness(rows, rows)
+    for matrix in (phrases, letters):
+        _add_products(kernel, matrix)
+    kernel /= 3
+    kernel[np.diag_indices(len(rows))] += RIDGE
+    solver = cho_factor(kernel.T, lower=True, overwrite_a=True, check_finite=False)
+    fitted = {}
+    for head, target in targets.items():
+        wanted = (np.asarray(target)[:, None] == sorted(set(target))).astype(np.float32)
+        base = wanted.mean(axis=0)
+        duals = cho_solve(solver, wanted - base, check_finite=False) * np.float32(SHARPNESS / 3)
+        weights = np.vstack([duals, phrases.T @ duals, letters.T @ duals])
+        fitted[head] = weights, base * np.float32(SHARPNESS)
+    return fitted
+
+
+def _add_products(kernel: npt.NDArray[np.float32], matrix: Matrix, block: int = 800) -> None:
+    """kernel += matrix @ matrix.T. The few pieces that very many texts have are multiplied densely: that is much faster."""
+    common = np.asarray((matrix > 0).sum(axis=0)).ravel() > matrix.shape[0] / 10
+    dense, rare = matrix[:, common].toarray(), matrix[:, ~common]
+    turned = rare.T.tocsr()
+    for i in range(0, len(kernel), block):
+        kernel[i : i + block] += dense[i : i + block] @ dense.T
+        kernel[i : i + block] += (rare[i : i + block] @ turned).toarray()
+
+
+def _centered(vectors: npt.NDArray[np.float32], center: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Unit vectors from the center: what all tickets have in common says nothing."""
+    moved: npt.NDArray[np.float32] = vectors - center
+    moved /= np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), np.float32(1e-9))
+    return moved
+
+
+def _nearness(some: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    near: npt.NDArray[np.float32] = np.exp(np.float32(NEARNESS) * (some @ others.T - 1))
+    return near
 
 
 @contextmanager
@@ -277,11 +308,6 @@ def _early_stop() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
-
-
-def _head(stored: Arrays, prefix: str, labels: tuple[str, ...]) -> Head:
-    own = {key.removeprefix(prefix): values for key, values in stored.items() if key.startswith(prefix)}
-    return Network(labels, **own) if "hidden" in own else Regression(labels, **own)
 
 
 def _softmax(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
