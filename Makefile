@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help demo test lab check notebooks lock clean
+.PHONY: help demo test lab browser check notebooks lock clean
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -18,6 +18,14 @@ test: .venv/ready   ## style, types, every test, every notebook
 
 lab: .venv/ready   ## JupyterLab, opened at notebook 00
 	$(BIN)/jupyter lab notebooks/00_check_your_setup.ipynb
+
+browser:         ## Chromium for the browser tests, where apt-get can install it
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium fonts-dejavu-core; \
+	else \
+	  echo "Chromium is missing: install chromium or google-chrome and put it on the PATH. Until then the browser tests are skipped."; \
+	fi
 
 notebooks: .venv/ready   ## run the solved notebooks and build the learners' copies from them
 	$(BIN)/workshop build-notebooks --render

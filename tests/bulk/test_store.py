@@ -23,11 +23,6 @@ TWO = [Tier("cheap"), Tier("strong")]
 TICKETS = load_tickets("workshop")
 
 
-@pytest.fixture
-def cascade(bedrock):
-    return Cascade(TWO, escalate_when=stakes(), client=bedrock)
-
-
 def test_the_same_call_again_pays_for_nothing(cascade, endpoint, tmp_path):
     first = list(run_bulk(cascade, TICKETS, store=tmp_path / "r.db"))
     paid = endpoint.journal.calls

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 
 import pytest
 from botocore.exceptions import BotoCoreError, ConnectionClosedError, EventStreamError
 
 from workshop_lib.local.faults import MESSAGES, SHAPES, Fault, FaultSchedule
+from workshop_lib.local.server import LocalEndpoint
 from workshop_lib.local.wire import ServiceError, Wire
 
 NANO = "nvidia.nemotron-nano-3-30b"
@@ -143,6 +146,48 @@ def test_a_dropped_connection_is_not_printed_as_a_crash(endpoint, ask, caplog):
     with contextlib.suppress(BotoCoreError):
         ask()
     assert not caplog.records
+
+
+@pytest.fixture
+def begin(endpoint):
+    """Asks by plain HTTP and gives the response as soon as its headers are there."""
+    opened = []
+
+    def begin(url=endpoint.url):
+        opened.append(http.client.HTTPConnection("127.0.0.1", int(url.rsplit(":", 1)[1]), timeout=60))
+        body = json.dumps({"messages": MESSAGE})
+        opened[-1].request("POST", f"/model/{NANO}/converse", body, {"content-type": "application/json"})
+        return opened[-1].getresponse()
+
+    yield begin
+    for connection in opened:
+        connection.close()
+
+
+def test_an_endless_answer_begins_and_goes_on_with_blanks_and_is_not_paid_for(endpoint, begin):
+    endpoint.faults.add(Fault("endless"))
+    response = begin()
+    assert (response.status, response.read(5)) == (200, b"     ")
+    assert [(e.status, e.error) for e in endpoint.journal] == [(0, "endless")]
+    assert endpoint.journal.cost_usd == 0
+
+
+def test_an_endpoint_that_stops_breaks_an_endless_answer_off(endpoint, begin, catalogue, caplog):
+    endpoint.faults.add(Fault("endless"))
+    stopping = LocalEndpoint(catalogue)
+    stopping._engine = endpoint._engine  # whose models are loaded
+    with stopping:
+        response = begin(stopping.url)
+        assert response.read(1) == b" "
+    with pytest.raises(http.client.IncompleteRead):
+        response.read()
+    assert not caplog.records
+
+
+def test_an_endless_answer_leaves_streams_alone(endpoint, boto):
+    endpoint.faults.add(Fault("endless"))
+    kinds = [next(iter(e)) for e in boto.converse_stream(modelId=NANO, messages=MESSAGE)["stream"]]
+    assert kinds[-1] == "metadata"
 
 
 def test_a_slow_answer_says_so_in_its_latency(endpoint, ask):

@@ -62,6 +62,9 @@ class _Job:
     """Whether a tier is being asked just now."""
     given_up: bool = False
     """Its deadline passed during a call, and its final row is written; what still comes in is late."""
+    given_up_at: float = 0.0
+    row: Row | None = None
+    """The one that was written last."""
 
 
 class BulkRun(Iterable[Row]):
@@ -109,7 +112,8 @@ class BulkRun(Iterable[Row]):
         self._waiting: _Job | None = None
         self._problem: BaseException | None = None
         self._open = 0
-        self._late: list[float] = []
+        self._late: dict[str, _Job] = {}
+        """Given up during a call that has not come in."""
         self._started_at: float | None = None
         self._ended_at: float | None = None
 
@@ -166,19 +170,19 @@ class BulkRun(Iterable[Row]):
     # --- the reader's side
 
     def _rows(self) -> Iterator[Row]:
+        looked = self._clock()
         if self._started_at is None:
-            self._started_at = self._clock()
+            self._started_at = looked
             for _ in range(self.workers):
                 self._start_worker()
-        looked = self._clock()
         while True:
             try:
                 row = self._out.get(timeout=POLL_S)
             except queue.Empty:
                 row = None
-            if self._clock() - looked >= POLL_S:
+            if (now := self._clock()) - looked >= POLL_S:
+                looked = now
                 self._look_at_deadlines()
-                looked = self._clock()
             if row is not None:
                 with self._changed:
                     self._changed.notify_all()  # there is room for another ticket
@@ -189,7 +193,7 @@ class BulkRun(Iterable[Row]):
     def _has_ended(self) -> bool:
         with self._changed:
             # A call beyond its deadline gets as long again to come in, so that what it costs is counted; not for ever.
-            waiting = [at for at in self._late if self._clock() - at <= (self._deadline or 0)]
+            waiting = [j for j in self._late.values() if self._clock() - j.given_up_at <= (self._deadline or 0)]
             return self._open == 0 and not waiting and self._out.empty()
 
     def _look_at_deadlines(self) -> None:
@@ -199,12 +203,11 @@ class BulkRun(Iterable[Row]):
         with self._changed:
             overdue = [job for job in self._active.values() if job.calling and self._is_late(job)]
             for job in overdue:
-                job.given_up = True
-                del self._active[job.item_id]
+                job.given_up, job.given_up_at = True, self._clock()
+                self._late[job.item_id] = self._active.pop(job.item_id)
                 self._open -= 1
-                self._late.append(self._clock())
-        for job in overdue:
-            self._give_up(job)
+                self._give_up(job)  # before the lock is let go of: what comes in late is added to the row written here
+        for _ in overdue:
             self._start_worker()
 
     # --- the workers' side
@@ -231,7 +234,7 @@ class BulkRun(Iterable[Row]):
         finally:
             with self._changed:
                 if job is not None and job.given_up:
-                    self._late.pop()
+                    del self._late[job.item_id]
                 else:
                     self._open -= 1
                 self._changed.notify_all()
@@ -248,7 +251,7 @@ class BulkRun(Iterable[Row]):
                 if job is None:
                     self._stop("finished")
                     break
-                promised = sum(j.reserved_usd for j in self._active.values())
+                promised = sum(j.reserved_usd for j in (*self._active.values(), *self._late.values()))
                 if self._budget is not None and self.cost_usd + promised + job.reserved_usd > self._budget:
                     self._waiting = job
                     if not self._active:
@@ -330,9 +333,8 @@ class BulkRun(Iterable[Row]):
         """An answer after its ticket's deadline: nobody waits for it, but it was paid for."""
         with self._changed:
             self.cost_usd += attempt.cost_usd
-        if self._store is not None:
-            last = self._store.rows_of(job.item_id)[-1]
-            self._keep(job, dearer(last, attempt.cost_usd, attempt.http_attempts), len(job.attempts))
+        if job.row is not None:
+            self._keep(job, dearer(job.row, attempt.cost_usd, attempt.http_attempts), len(job.attempts))
 
     def _conclude(self, job: _Job, outcome: Outcome[Any]) -> None:
         row = final_row(outcome, paid_usd=job.paid_usd)
@@ -348,6 +350,7 @@ class BulkRun(Iterable[Row]):
         if job.carried is not None:
             row, job.carried = dearer(row, job.carried.cost_usd, job.carried.attempts), None
         job.paid_usd += row.cost_usd
+        job.row = row
         self._keep(job, row, len(job.attempts) - 1 if step is None else step)
         self._out.put(row)
 
@@ -487,6 +490,7 @@ class _Seen:
     def __init__(self) -> None:
         self._file = sqlite3.connect("", check_same_thread=False, isolation_level=None)
         self._file.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._file.execute("BEGIN")  # never committed: it is forgotten with the run, and an insert costs a tenth
 
     def add(self, item_id: str) -> bool:
         """Whether it is new."""

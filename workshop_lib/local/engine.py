@@ -14,7 +14,7 @@ from typing import Any
 
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec, Usage
 from workshop_lib.local import guardrails, invoke
-from workshop_lib.local.faults import Fault, FaultSchedule
+from workshop_lib.local.faults import MESSAGES, Fault, FaultSchedule
 from workshop_lib.local.metering import PromptCache, Quotas, Segment
 from workshop_lib.local.models.answers import Answerer, Question
 from workshop_lib.local.models.embedding import count_wordpieces, first_wordpieces
@@ -87,7 +87,7 @@ class Engine:
         spec = self._model(params["modelId"], region)
         _check_conversation(params, spec)
         fault = self.faults.next(params["modelId"], params.get("requestMetadata"))
-        if fault is not None and not fault.mid_stream and fault.kind not in ("slow", "invalid_output", "drop"):
+        if fault is not None and fault.kind in MESSAGES:
             raise fault.error()
         asked = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode()).hexdigest()
         segments = prompt_segments(params, spec)

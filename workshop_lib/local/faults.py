@@ -19,6 +19,7 @@ SHAPES = {
     "slow": "the answer takes `delay_ms` longer",
     "invalid_output": "the answer is prose without the JSON that was asked for",
     "drop": "the connection is closed before the answer",
+    "endless": "the answer begins, and then only blanks drip, so that no read timeout strikes (streams come as ever)",
     "cut": "a stream ends after a few events, without its last ones",
 }
 MESSAGES = {

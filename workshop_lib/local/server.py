@@ -44,6 +44,8 @@ from workshop_lib.local.wire import EVENT_STREAM, ServiceError, Wire, event_byte
 
 MAX_BODY = 25_000_000
 """Bytes, as InvokeModel's own limit."""
+DRIP_S = 0.05
+"""Between two blanks of an endless answer."""
 GUARDRAILS = {
     ("workshop", "1"): Guardrail(words=("forbidden",)),
     ("workshop", "DRAFT"): Guardrail(words=("forbidden",)),
@@ -180,6 +182,10 @@ class LocalEndpoint:
             entry.status, entry.error, entry.cost_usd = 0, "drop", 0.0
             self.journal.add(entry)
             return _DroppedResponse()
+        if answer.fault is not None and answer.fault.kind == "endless" and not operation.has_event_stream_output:
+            entry.status, entry.error, entry.cost_usd = 0, "endless", 0.0
+            self.journal.add(entry)
+            return StreamingResponse(self._dripped(), 200, media_type="application/json")
         if operation.has_event_stream_output:
             if answer.fault is not None and answer.fault.mid_stream:
                 entry.error = answer.fault.kind
@@ -190,6 +196,13 @@ class LocalEndpoint:
         self.journal.add(entry)
         response = self._wire.result(operation, answer.result)
         return Response(response.body, response.status, response.headers)
+
+    async def _dripped(self) -> AsyncIterator[bytes]:
+        """Blanks until the client goes; when this endpoint stops, the connection is dropped."""
+        while self._server is not None and not self._server.should_exit:
+            yield b" "
+            await asyncio.sleep(DRIP_S)
+        raise DropError("the endpoint stops")
 
     async def _answer(self, request: Request, raw_path: str, entry: Entry) -> tuple[Answer, Any]:
         if int(request.headers.get("content-length") or 0) > MAX_BODY:

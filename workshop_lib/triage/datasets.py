@@ -105,13 +105,18 @@ def _file(name: str, data_dir: Path | None) -> Path:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     try:
-        with path.open(encoding="utf-8-sig") as lines:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:  # a bad byte is named by its line
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
                 try:
+                    line.encode()
                     row = json.loads(line)
-                except ValueError as error:
+                except UnicodeEncodeError:
+                    raise ConfigurationError(
+                        f"{path.name} cannot be read: line {number} is not UTF-8.", advice="Save the file as UTF-8."
+                    ) from None
+                except (ValueError, RecursionError) as error:
                     raise ConfigurationError(
                         f"{path.name}, line {number} is not JSON: {error}.", advice="Mend or remove that line."
                     ) from None
@@ -120,7 +125,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
                         f"{path.name}, line {number} is not a JSON object.", advice="Mend or remove that line."
                     )
                 yield number, row
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be read: {error}.", advice="Give the path of a JSONL file in UTF-8."
         ) from None

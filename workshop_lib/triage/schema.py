@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -47,9 +48,9 @@ class CustomerTier(StrEnum):
 
 
 def _printable(text: str) -> str:
-    if any(ord(c) < 32 and c not in "\t\n\r" for c in text):
+    if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f]", text):
         raise ValueError("holds control characters; is this a binary file?")
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if re.search(r"[\ud800-\udfff]", text):
         raise ValueError("holds half of a character pair (a lone surrogate); was it cut in the middle?")
     return text
 

@@ -81,12 +81,16 @@ class Task(Generic[D]):
         if data is None:
             raise InvalidOutput("The answer holds no JSON object.", reply=reply)
         try:
-            return self.schema.model_validate(data)
+            decision = self.schema.model_validate(data)
+            json.dumps(decision.model_dump(mode="json"), allow_nan=False, ensure_ascii=False).encode()
         except ValidationError as error:
             problems = "; ".join(
                 f"{'.'.join(map(str, e['loc'])) or 'decision'}: {e['msg']}" for e in error.errors()[:5]
             )
             raise InvalidOutput(f"The answer does not fit the schema: {problems}.", reply=reply) from None
+        except ValueError as error:  # NaN, or half of a character pair: no row could be written of it
+            raise InvalidOutput(f"The answer cannot be kept as JSON: {error}.", reply=reply) from None
+        return decision
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
