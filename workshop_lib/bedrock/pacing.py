@@ -17,6 +17,8 @@ from workshop_lib.bedrock.replies import Reply
 CHARACTERS_PER_TOKEN = 3.5
 """For guessing a prompt's tokens before it is sent; what was reserved in excess is given back when the answer is there."""
 
+SAVED_UP_S = 0.1
+
 
 @dataclass(frozen=True)
 class Quota:
@@ -32,8 +34,8 @@ class Quota:
 class Limiter:
     """Hands out turns no faster than a quota allows, first come, first served. Safe to share between threads.
 
-    It starts with one second's allowance and saves up no more, so that it stays under the quota also where somebody else
-    has just used the service's own burst.
+    It saves up no more than a tenth of a second's allowance: what the service allows as a burst stays there to absorb the jitter
+    of the network, and whoever else uses the same quota.
     """
 
     def __init__(
@@ -42,7 +44,8 @@ class Limiter:
         self._clock, self._sleep, self._lock = clock, sleep, threading.Lock()
         per_minute = (quota.requests_per_minute, quota.tokens_per_minute)
         self._rates = [None if each is None else each / 60 for each in per_minute]
-        self._levels = [0.0 if rate is None else max(1.0, rate) for rate in self._rates]
+        self._depths = [0.0 if rate is None else max(1.0, rate * SAVED_UP_S) for rate in self._rates]
+        self._levels = list(self._depths)
         self._at = clock()
 
     def acquire(self, tokens: float = 0) -> float:
@@ -76,7 +79,7 @@ class Limiter:
         now = self._clock()
         for i, rate in enumerate(self._rates):
             if rate is not None:
-                self._levels[i] = min(max(1.0, rate), self._levels[i] + (now - self._at) * rate)
+                self._levels[i] = min(self._depths[i], self._levels[i] + (now - self._at) * rate)
         self._at = now
 
 
