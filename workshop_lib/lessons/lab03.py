@@ -76,7 +76,7 @@ def rough_weather() -> Practice:
         Fault("drop", at=frozenset({7})),
         Fault("ServiceUnavailableException", at=frozenset({11})),
         Fault("invalid_output", model="nemotron", at=frozenset({9, 10, 15, 16})),
-        Fault("AccessDeniedException", model="claude", at=frozenset({2, 5})),
+        Fault("AccessDeniedException", model="claude", at=frozenset({5, 9})),
     )
     return practice
 
