@@ -17,7 +17,8 @@ test: .venv/ready   ## style, types, every test, every notebook
 	$(BIN)/pytest -q
 
 lab: .venv/ready   ## JupyterLab, opened at notebook 00
-	$(BIN)/jupyter lab notebooks/00_check_your_setup.ipynb
+	$(BIN)/jupyter lab notebooks/00_check_your_setup.ipynb --LabApp.news_url=None \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 browser:         ## Chromium for the browser tests, where apt-get can install it
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
