@@ -97,7 +97,8 @@ def test_15_a_clock_that_is_off_is_found(workshop):
     assert "s off the server's" in found.text
 
 
-def test_9_a_pool_smaller_than_the_workers_is_found(make_bedrock, endpoint):
+def test_9_a_pool_smaller_than_the_workers_is_found(make_bedrock, endpoint, monkeypatch):
+    monkeypatch.setattr("workshop_lib.bedrock.client.MAX_CONNECTIONS", 4)
     client = make_bedrock(Settings(endpoint_url=endpoint.url, workers=4))
     crowded = client.settings.model_copy(update={"workers": 64})
     (found,) = failures(Workshop(crowded, client.catalogue, client, endpoint))
