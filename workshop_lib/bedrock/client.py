@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from botocore.exceptions import BotoCoreError, ClientError
-from urllib3.exceptions import HTTPError
+from botocore.exceptions import BotoCoreError, ResponseStreamingError
 
 from workshop_lib.bedrock import errors
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec
@@ -76,10 +75,19 @@ class Bedrock:
             own_attempts: tries at most for what botocore does not retry.
             sleep, clock: injected by tests.
         """
+        import tenacity  # here, as boto3 below: `import workshop_lib` need not take their time
+
         self.settings, self.catalogue = settings, catalogue
         self._max_attempts, self._read_timeout = max_attempts, read_timeout_s
         self._sleep, self._clock = sleep, clock
         self._own_attempts = own_attempts
+        self._policy = tenacity.Retrying(  # threads can share it: what it knows of a call is kept by thread
+            stop=tenacity.stop_after_attempt(own_attempts),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+            retry=tenacity.retry_if_exception(_we_retry),
+            sleep=sleep,
+            reraise=True,
+        )
         self._session: boto3.Session | None = None
         self._clients: dict[str, BedrockRuntimeClient] = {}
         self._lock = threading.Lock()
@@ -153,9 +161,11 @@ class Bedrock:
                 for event in stream:
                     yield from gathered.add(event)
                 if not gathered.complete:
-                    raise HTTPError("the stream ended before its last event")  # noqa: TRY301  # one handler for every break
+                    raise ResponseStreamingError(
+                        error="the stream ended before its last event"
+                    )  # one handler for every break
                 break
-            except (ClientError, BotoCoreError, HTTPError) as error:
+            except errors.of_a_call() as error:
                 ours = errors.from_botocore(error, model=spec.key, attempts=spent)
                 if attempt == self._own_attempts or not _we_retry(ours):
                     raise ours from error
@@ -269,21 +279,12 @@ class Bedrock:
 
     def _retrying(self, spec: ModelSpec, call: Callable[[], T], *, already: int = 0) -> tuple[T, int]:
         """The call's response and the HTTP requests spent on it; `already` were spent before and count in an error."""
-        import tenacity
-
         before = self._requests()
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self._own_attempts),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
-            retry=tenacity.retry_if_exception(_we_retry),
-            sleep=self._sleep,
-            reraise=True,
-        )
-        for attempt in retrying:
+        for attempt in self._policy:
             with attempt:
                 try:
                     return call(), self._requests() - before
-                except (ClientError, BotoCoreError, HTTPError) as error:
+                except errors.of_a_call() as error:
                     attempts = already + self._requests() - before
                     raise errors.from_botocore(error, model=spec.key, attempts=attempts) from error
         raise AssertionError("tenacity either returns or raises")
@@ -307,7 +308,7 @@ def _we_retry(error: BaseException) -> bool:
 def _whole(response: T) -> T:
     """The response, if nothing of it is missing: a connection that drops may leave half of it behind a status 200."""
     if not isinstance(response, dict) or not {"output", "usage"} <= response.keys():
-        raise HTTPError("the answer broke off")
+        raise ResponseStreamingError(error="the answer broke off")
     return response
 
 

@@ -28,7 +28,6 @@ from __future__ import annotations
 from typing import Any
 
 import botocore.exceptions as boto
-from urllib3.exceptions import HTTPError
 
 
 class WorkshopError(Exception):
@@ -242,10 +241,17 @@ _OF_BOTOCORE: tuple[tuple[type[Exception], type[BedrockError]], ...] = (
     (boto.ParamValidationError, InvalidRequest),
     (boto.ReadTimeoutError, ReplyTimeout),
     (boto.ConnectionError, Unreachable),
+    (boto.ResponseStreamingError, StreamBroken),
     (boto.HTTPClientError, Unreachable),
     (boto.InvalidEndpointConfigurationError, CredentialsError),
-    (HTTPError, StreamBroken),
 )
+
+
+def of_a_call() -> tuple[type[Exception], ...]:
+    """What a boto3 call can raise; a stream that breaks raises urllib3's own errors."""
+    from urllib3.exceptions import HTTPError  # a tenth of a second that `import workshop_lib` need not take
+
+    return boto.ClientError, boto.BotoCoreError, HTTPError
 
 
 def from_botocore(error: Exception, *, model: str = "", attempts: int = 0) -> BedrockError:
@@ -266,7 +272,8 @@ def from_botocore(error: Exception, *, model: str = "", attempts: int = 0) -> Be
             code = "ThrottlingException"  # what the service said, whatever our client made of it
     else:
         code = type(error).__name__
-        kind = next((ours for theirs, ours in _OF_BOTOCORE if isinstance(error, theirs)), BedrockError)
+        other = BedrockError if isinstance(error, boto.BotoCoreError | ValueError) else StreamBroken  # urllib3's
+        kind = next((ours for theirs, ours in _OF_BOTOCORE if isinstance(error, theirs)), other)
     where = f"{model}: " if model else ""
     return kind(f"{where}{_as_sentence(text)}", model=model, code=code, attempts=attempts)
 

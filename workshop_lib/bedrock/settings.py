@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workshop_lib.bedrock.errors import ConfigurationError
@@ -37,7 +36,7 @@ VARIABLES = {
 class Settings(BaseModel):
     """One session's settings. Frozen: make a changed copy with `model_copy(update=...)`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     mode: Literal["local", "live"] = "local"
     """The door. Live calls cost money, so `live` must be asked for: credentials alone never choose it."""
@@ -73,6 +72,8 @@ class Settings(BaseModel):
         Raises:
             ConfigurationError: a value is not usable, or `.env` holds a WORKSHOP_ name that does not exist.
         """
+        from dotenv import dotenv_values
+
         environ = os.environ if environ is None else environ
         file = PROJECT / ".env" if env_file is None else env_file
         try:

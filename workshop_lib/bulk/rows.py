@@ -25,7 +25,7 @@ ROW_SCHEMA: Literal["bulk-row-1"] = "bulk-row-1"
 class Why(BaseModel):
     """A rule that sent the ticket up, and what it saw."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     rule: str
     detail: str = ""
@@ -34,7 +34,7 @@ class Why(BaseModel):
 class RowError(BaseModel):
     """What went wrong at a tier."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     stage: str = Field(description="The tier that failed.")
     type: str = Field(description="Class of the error, e.g. Throttled, InvalidOutput, DeadlineExceeded.")
@@ -50,7 +50,7 @@ class RowError(BaseModel):
 class Row(BaseModel):
     """One tier's part in one ticket."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True, defer_build=True)
 
     version: Literal["bulk-row-1"] = Field(default=ROW_SCHEMA, alias="schema", description="Version of this form.")
     ticket_id: str

@@ -9,10 +9,8 @@ Each worker takes one ticket through its tiers and keeps every row in the store 
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import queue
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,13 +19,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from workshop_lib.bedrock.errors import ConfigurationError, WorkshopError
+from workshop_lib.bedrock.errors import WorkshopError
 from workshop_lib.bedrock.pacing import Limiter, Paced, Quota
 from workshop_lib.bulk.budget import most_it_can_cost
+from workshop_lib.bulk.intake import Seen, check, identify, twice
 from workshop_lib.bulk.rows import Row, attempt_of, dearer, final_row, first_row
 from workshop_lib.bulk.store import Store, StoreError
 from workshop_lib.cascade.attempt import Attempt, Outcome, Reason
-from workshop_lib.cascade.cascade import Cascade, conclude, id_of
+from workshop_lib.cascade.cascade import Cascade, conclude
 from workshop_lib.triage.datasets import read_tickets
 
 POLL_S = 0.1
@@ -85,9 +84,12 @@ class BulkRun(Iterable[Row]):
         retry_failed: bool = False,
         models: Mapping[str, str],
         total: int | None = None,
+        distinct: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """As `run_bulk`, whose result this is. `models`: tier to its model's key; `total`: how many tickets, if that is known."""
+        """As `run_bulk`, whose result this is. `models`: tier to its model's key; `total`: how many tickets, if that is known;
+        `distinct`: no id occurs twice, which has been checked.
+        """
         self.cascade, self.workers, self.total = cascade, workers, total
         self.stopped: Stopped = ""
         """Why no further ticket is started; "" while some are."""
@@ -108,7 +110,7 @@ class BulkRun(Iterable[Row]):
         self._out: queue.Queue[Row | None] = queue.Queue()
         self._changed = threading.Condition()
         self._active: dict[str, _Job] = {}
-        self._seen = _Seen()
+        self._seen = None if distinct else Seen()
         self._waiting: _Job | None = None
         self._problem: BaseException | None = None
         self._open = 0
@@ -268,10 +270,12 @@ class BulkRun(Iterable[Row]):
         """The next ticket that still needs an answer."""
         for item in self._items:
             item_id, digest = identify(self.cascade, item)
-            if not self._seen.add(item_id):
-                raise _twice(item_id)
+            if self._seen is not None and not self._seen.add(item_id):
+                raise twice(item_id)
             job = _Job(item, item_id, digest)
-            kept = self._store.rows_of(item_id, digest=digest) if self._store is not None else []
+            kept = (
+                self._store.rows_of(item_id, digest=digest) if self._store is not None and self._store.resumed else []
+            )
             if kept and kept[-1].final:
                 if kept[-1].error is None or not self._retry_failed:
                     self.skipped += 1
@@ -435,7 +439,8 @@ def run_bulk(
     def items() -> Iterable[Any]:
         return itertools.islice(read_tickets(Path(tickets)) if is_file else tickets, limit)  # type: ignore[arg-type]
 
-    total = _check(cascade, items()) if is_file or isinstance(tickets, Sequence) else None
+    is_list = isinstance(tickets, Sequence) and not is_file
+    total = check(cascade, items()) if is_file or is_list else None
     kept = None
     if store is not None:
         settings = getattr(cascade.client, "settings", None)
@@ -452,54 +457,8 @@ def run_bulk(
         retry_failed=retry_failed,
         models=models,
         total=total,
+        distinct=is_list,  # a file may be another one by the time it is read again
         clock=clock,
-    )
-
-
-def identify(cascade: Cascade[Any], item: Any) -> tuple[str, str]:
-    """An item's id, and a hash of what the models are told about it.
-
-    Raises:
-        ConfigurationError: the task cannot describe it.
-    """
-    item_id = id_of(item)
-    try:
-        told = cascade.task.describe(item)
-    except Exception as error:  # a user's function, on whatever was put into the list
-        raise ConfigurationError(
-            f"{item_id} is no item for the task {cascade.task.name}: {type(error).__name__}: {error}.",
-            advice="Give it what the task describes, e.g. Ticket(id=..., subject=..., body=...).",
-        ) from error
-    return item_id, hashlib.sha256(told.encode("utf-8", "replace")).hexdigest()[:16]
-
-
-def _check(cascade: Cascade[Any], items: Iterable[Any]) -> int:
-    """How many there are, once all of them are known to be usable and different."""
-    seen, count = _Seen(), 0
-    for item in items:
-        item_id, _ = identify(cascade, item)
-        if not seen.add(item_id):
-            raise _twice(item_id)
-        count += 1
-    return count
-
-
-class _Seen:
-    """Ids that have come by, in a temporary file of SQLite's: a set of millions would not be flat memory."""
-
-    def __init__(self) -> None:
-        self._file = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-        self._file.execute("CREATE TABLE seen (id TEXT PRIMARY KEY) WITHOUT ROWID")
-        self._file.execute("BEGIN")  # never committed: it is forgotten with the run, and an insert costs a tenth
-
-    def add(self, item_id: str) -> bool:
-        """Whether it is new."""
-        return self._file.execute("INSERT OR IGNORE INTO seen VALUES (?)", (item_id,)).rowcount == 1
-
-
-def _twice(item_id: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"The id {item_id} occurs twice.", advice="Give every ticket an id of its own: results are kept by it."
     )
 
 

@@ -75,6 +75,8 @@ class Store:
             StoreError: it cannot be opened, or is no store.
         """
         self.path = Path(path)
+        self.resumed = True
+        """Whether it held rows when it was opened."""
         self._lock = threading.Lock()
         self._writer: filelock.FileLock | None = None
         self._file: sqlite3.Connection | None = None
@@ -93,7 +95,7 @@ class Store:
                 self._file.execute("PRAGMA synchronous=NORMAL")
                 self._file.executescript(_TABLES)
                 self._claim({"rows": ROW_SCHEMA, **identity})
-            self._file.execute("SELECT 1 FROM rows LIMIT 1")
+            self.resumed = self._file.execute("SELECT 1 FROM rows LIMIT 1").fetchone() is not None
         except sqlite3.Error as error:
             self.close()
             _broken(self.path, error)

@@ -132,4 +132,4 @@ def _said(error: WorkshopError | None) -> str:
 def id_of(item: Any) -> str:
     """The item's own `id`, or a short hash of its text."""
     own = getattr(item, "id", None)
-    return str(own) if own else hashlib.sha256(str(item).encode()).hexdigest()[:12]
+    return str(own) if own else hashlib.sha256(str(item).encode("utf-8", "replace")).hexdigest()[:12]

@@ -67,7 +67,7 @@ Text = Annotated[str, BeforeValidator(_only_text), AfterValidator(_printable)]
 class Ticket(BaseModel):
     """One message of a customer. Its text is untrusted everywhere."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", str_strip_whitespace=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", str_strip_whitespace=True, defer_build=True)
 
     id: Text = Field(min_length=1, max_length=200)
     """Ours; never sent to a model."""
@@ -87,7 +87,9 @@ class Decision(BaseModel):
 
     # The docstring and the descriptions are part of the prompt: the tool's schema carries them to the model.
 
-    model_config = ConfigDict(extra="ignore")  # small models like to echo a field or two: not worth a second call
+    model_config = ConfigDict(
+        extra="ignore", defer_build=True
+    )  # small models like to echo a field or two: not worth a second call
 
     category: Category = Field(description="What the ticket is about.")
     priority: Priority = Field(description="How soon somebody must act.")
