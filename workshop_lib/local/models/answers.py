@@ -9,8 +9,8 @@ Any other required field is refused by name: nothing is guessed silently.
 
 from __future__ import annotations
 
+import functools
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,7 +61,11 @@ class Answerer:
         """
         self._models = {"cheap": cheap, "strong": strong, "judge": strong}
         self._zero_shot, self._key = zero_shot, key
-        self._lock = threading.Lock()
+        # The same tickets are asked again and again: by a baseline and a cascade, by votes, by a cell that is run twice.
+        self._read = functools.lru_cache(maxsize=4096)(lambda manner, text: self._models[manner].predict(text))
+        self._quote = functools.lru_cache(maxsize=4096)(
+            lambda manner, text, lead: self._models[manner].telling_sentence(text, lead)
+        )
 
     def answer(self, spec: ModelSpec, question: Question) -> tuple[str | None, str]:
         """The tool that is called (None: plain text) and the answer, as JSON for a tool.
@@ -128,7 +132,7 @@ class Answerer:
         same = [n for n, form in properties.items() if n in LABELS and set(labels_of(form)) == set(LABELS[n])]
         if not any("enum" in properties[n] for n in same):
             return {}, 1.0  # a lone yes/no may mean anything
-        likely = self._models[manner].predict(text)
+        likely = self._read(manner, text)
         category, p_category = _pick(likely["category"], question, "category")
         urgency, p_urgency = _pick(likely["urgency"], question, "urgency")
         priority, flag = urgency.split("+")
@@ -139,12 +143,12 @@ class Answerer:
         return {n: said[n] for n in same}, certainty
 
     def _reason(self, manner: str, text: str, lead: str, learned: bool) -> str:
-        quoted = self._models[manner].telling_sentence(text, lead) if learned else speech.sentences(text)[0]
+        quoted = self._quote(manner, text, lead) if learned else speech.sentences(text)[0]
         return f'Reads as {lead}: "{quoted[:160]}"'
 
     def _chat(self, spec: ModelSpec, question: Question) -> str:
         """Without a form to fill, say what this is and what it reads in the text."""
-        read = self._models[spec.stand_in].predict(read_ticket(question.user))
+        read = self._read(spec.stand_in, read_ticket(question.user))
         category, urgency = (max(read[head], key=read[head].__getitem__) for head in ("category", "urgency"))
         priority, flag = urgency.split("+")
         person = "needs a person" if flag == "true" else "no person needed"
