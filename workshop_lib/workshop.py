@@ -89,6 +89,19 @@ def open_workshop(settings: Settings | None = None) -> Workshop:
             catalogue, time_scale=settings.time_scale, data_dir=settings.data_dir, cache_dir=settings.cache_dir
         ).start()
         settings = settings.model_copy(update={"endpoint_url": endpoint.url})
-    bedrock = Bedrock(settings, catalogue)
+    bedrock = Bedrock(settings, catalogue, stand_ins=stand_ins(settings))
     set_default_client(bedrock, opened=True)
     return Workshop(settings, catalogue, bedrock, endpoint)
+
+
+def stand_ins(settings: Settings) -> str:
+    """Which small models answer at the local door, for provenance; "" at the live one.
+
+    Raises:
+        ConfigurationError: their training tickets are missing.
+    """
+    if settings.mode == "live":
+        return ""
+    from workshop_lib.local.models.trained import identity  # only this door has models
+
+    return identity(settings.data_dir)

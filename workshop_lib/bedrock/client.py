@@ -65,6 +65,7 @@ class Bedrock:
         own_attempts: int = 3,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.perf_counter,
+        stand_ins: str = "",
     ) -> None:
         """
         Args:
@@ -74,12 +75,14 @@ class Bedrock:
             read_timeout_s: how long to wait for an answer; each silent attempt may be billed, so fit it to max_tokens.
             own_attempts: tries at most for what botocore does not retry.
             sleep, clock: injected by tests.
+            stand_ins: which small models answer at the local door, for provenance.
         """
         import tenacity  # here, as boto3 below: `import workshop_lib` need not take their time
 
         self.settings, self.catalogue = settings, catalogue
         self._max_attempts, self._read_timeout = max_attempts, read_timeout_s
         self._sleep, self._clock = sleep, clock
+        self._stand_ins = stand_ins
         self._own_attempts = own_attempts
         self._policy = tenacity.Retrying(  # threads can share it: what it knows of a call is kept by thread
             stop=tenacity.stop_after_attempt(own_attempts),
@@ -92,6 +95,15 @@ class Bedrock:
         self._clients: dict[str, BedrockRuntimeClient] = {}
         self._lock = threading.Lock()
         self._sent = threading.local()
+
+    @property
+    def door(self) -> dict[str, str]:
+        """What answers depend on beside model and prompt: results of different doors must not be mixed."""
+        s = self.settings
+        live = {"region": s.region or ""} if s.mode == "live" else {"stand_ins": self._stand_ins}
+        guardrail = s.guardrail
+        named = f"{guardrail['guardrailIdentifier']} {guardrail['guardrailVersion']}" if guardrail else ""
+        return {"mode": s.mode, "guardrail": named, **live}
 
     def converse(
         self,

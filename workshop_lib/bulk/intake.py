@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from workshop_lib.bedrock.errors import ConfigurationError
-from workshop_lib.cascade.cascade import Cascade, id_of
+from workshop_lib.cascade.cascade import id_of
+from workshop_lib.triage.task import Task
 
 
-def identify(cascade: Cascade[Any], item: Any) -> tuple[str, str]:
+def identify(task: Task[Any], item: Any) -> tuple[str, str]:
     """An item's id, and a hash of what the models are told about it.
 
     Raises:
@@ -23,16 +24,16 @@ def identify(cascade: Cascade[Any], item: Any) -> tuple[str, str]:
     item_id = id_of(item)
     try:
         item_id.encode()  # half of a character pair could be neither sent nor kept
-        told = cascade.task.describe(item).encode()
+        told = task.describe(item).encode()
     except Exception as error:  # a user's function, on whatever was put into the list
         raise ConfigurationError(
-            f"{item_id!a} is no item for the task {cascade.task.name}: {type(error).__name__}: {error}.",
+            f"{item_id!a} is no item for the task {task.name}: {type(error).__name__}: {error}.",
             advice="Give it what the task describes, e.g. Ticket(id=..., subject=..., body=...).",
         ) from error
     return item_id, hashlib.sha256(told).hexdigest()[:16]
 
 
-def check(cascade: Cascade[Any], items: Iterable[Any]) -> int:
+def check(task: Task[Any], items: Iterable[Any]) -> int:
     """How many there are, once all of them are known to be usable and different.
 
     Raises:
@@ -40,7 +41,7 @@ def check(cascade: Cascade[Any], items: Iterable[Any]) -> int:
     """
     seen, count = Seen(), 0
     for item in items:
-        item_id, _ = identify(cascade, item)
+        item_id, _ = identify(task, item)
         if not seen.add(item_id):
             raise twice(item_id)
         count += 1

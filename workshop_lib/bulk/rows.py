@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from workshop_lib.bedrock import errors
 from workshop_lib.bedrock.catalogue import Usage
 from workshop_lib.bedrock.errors import WorkshopError
+from workshop_lib.bedrock.replies import Reply
 from workshop_lib.cascade.attempt import Attempt, Outcome, Reason
 from workshop_lib.triage.task import Task
 
@@ -128,10 +130,21 @@ def dearer(row: Row, cost_usd: float, attempts: int) -> Row:
 
 
 def attempt_of(row: Row, task: Task[Any]) -> Attempt[Any]:
-    """The attempt that a stored row tells of, to go on from. It carries no replies: they are paid for and counted in the row."""
+    """The attempt that a stored row tells of, to go on from or to judge. One reply, without words, stands for all its calls."""
     decision = None if row.decision is None else task.schema.model_validate(row.decision)
-    error = None if row.error is None else WorkshopError(row.error.message, advice=row.error.advice)
-    return Attempt(row.tier, row.model, task, decision, error)
+    replies: tuple[Reply, ...] = ()
+    if row.cost_usd or row.usage != Usage():
+        said = {"role": "assistant", "content": list[Any]()}
+        replies = (Reply(row.model, "", said, "", row.usage, row.cost_usd, row.latency_ms, 0.0, row.attempts),)
+    return Attempt(row.tier, row.model, task, decision, _error_of(row.error), replies, row.attempts)
+
+
+def _error_of(told: RowError | None) -> WorkshopError | None:
+    if told is None:
+        return None
+    kind = getattr(errors, told.type, WorkshopError)
+    known = isinstance(kind, type) and issubclass(kind, WorkshopError)
+    return (kind if known else WorkshopError)(told.message, advice=told.advice)
 
 
 def to_frame(rows: Iterable[Row]) -> pandas.DataFrame:

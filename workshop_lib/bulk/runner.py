@@ -269,7 +269,7 @@ class BulkRun(Iterable[Row]):
     def _pull(self) -> _Job | None:
         """The next ticket that still needs an answer."""
         for item in self._items:
-            item_id, digest = identify(self.cascade, item)
+            item_id, digest = identify(self.cascade.task, item)
             if self._seen is not None and not self._seen.add(item_id):
                 raise twice(item_id)
             job = _Job(item, item_id, digest)
@@ -440,11 +440,10 @@ def run_bulk(
         return itertools.islice(read_tickets(Path(tickets)) if is_file else tickets, limit)  # type: ignore[arg-type]
 
     is_list = isinstance(tickets, Sequence) and not is_file
-    total = check(cascade, items()) if is_file or is_list else None
+    total = check(cascade.task, items()) if is_file or is_list else None
     kept = None
     if store is not None:
-        settings = getattr(cascade.client, "settings", None)
-        door = {"door": settings.mode, "guardrail": settings.guardrail} if settings is not None else {}
+        door = {"door": getattr(cascade.client, "door", {})}
         ids = {name: spec.id for name, spec in specs.items()} or models
         kept = Store(store, identity={**cascade.identity, "models": ids, **door})
     return BulkRun(

@@ -7,7 +7,7 @@ outcome = cascade.run(ticket)
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
@@ -68,19 +68,25 @@ class Cascade(Generic[D]):
         raise AssertionError("a stream ends with an outcome")
 
     def stream(
-        self, item: Any, *, attempts: Sequence[Attempt[D]] = (), reasons: Sequence[Reason] = ()
+        self,
+        item: Any,
+        *,
+        attempts: Sequence[Attempt[D]] = (),
+        reasons: Sequence[Reason] = (),
+        ask: Callable[[Tier], Attempt[D]] | None = None,
     ) -> Iterator[Event[D]]:
         """The same, step by step: tier-started, tier-finished, escalated, ..., finished | failed.
 
         Args:
             item: what is asked about.
             attempts, reasons: of an earlier run that got no further; the run goes on with the tier above them.
+            ask: gives a tier's attempt; None: calls its model. With recorded attempts a rule is tried out without a call.
         """
         item_id = id_of(item)
         attempts, reasons = list(attempts), list(reasons)
         for tier in self.tiers[len(attempts) :]:
             yield Event("tier-started", item_id, tier.name)
-            attempts.append(attempt(item, tier, task=self.task, client=self.client))
+            attempts.append(ask(tier) if ask else attempt(item, tier, task=self.task, client=self.client))
             yield Event("tier-finished", item_id, tier.name, attempt=attempts[-1])
             if tier is self.tiers[-1]:
                 break

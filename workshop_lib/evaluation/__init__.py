@@ -1,21 +1,89 @@
 """JUDGING: what a strategy is worth, with intervals."""
 
-from workshop_lib.evaluation.metrics import Scores, auroc, category_agreement, joint_agreement, score
-from workshop_lib.evaluation.statistics import Difference, Share, clustered_share, paired_difference, wilson
-from workshop_lib.evaluation.strategies import run_strategies, standard_strategies, taught_rule
+from workshop_lib.evaluation.bakeoff import (
+    Comparison,
+    LockedSplit,
+    bakeoff,
+    judged_agreement,
+    record,
+    refuse_locked,
+    replay,
+    tiers_of,
+)
+from workshop_lib.evaluation.metrics import (
+    TRIAGE_MEASURES,
+    Measure,
+    Scores,
+    auroc,
+    break_even_escalation,
+    category_agreement,
+    confusion,
+    cost_at_equal_agreement,
+    joint_agreement,
+    score,
+)
+from workshop_lib.evaluation.provenance import Provenance, Recording, RecordingError
+from workshop_lib.evaluation.statistics import (
+    Difference,
+    Share,
+    clustered_share,
+    kappa,
+    mcnemar,
+    paired_difference,
+    required_tickets,
+    share,
+    wilson,
+)
+from workshop_lib.evaluation.strategies import (
+    Asked,
+    NoCalls,
+    Strategy,
+    all_strategies,
+    at_random,
+    oracle,
+    run_strategies,
+    standard_strategies,
+    taught_rule,
+)
 
 __all__ = [
+    "TRIAGE_MEASURES",
+    "Asked",
+    "Comparison",
     "Difference",
+    "LockedSplit",
+    "Measure",
+    "NoCalls",
+    "Provenance",
+    "Recording",
+    "RecordingError",
     "Scores",
     "Share",
+    "Strategy",
+    "all_strategies",
+    "at_random",
     "auroc",
+    "bakeoff",
+    "break_even_escalation",
     "category_agreement",
     "clustered_share",
+    "confusion",
+    "cost_at_equal_agreement",
     "joint_agreement",
+    "judged_agreement",
+    "kappa",
+    "mcnemar",
+    "oracle",
     "paired_difference",
+    "record",
+    "refuse_locked",
+    "replay",
+    "required_tickets",
     "run_strategies",
     "score",
+    "share",
     "standard_strategies",
     "taught_rule",
+    "tiers_of",
     "wilson",
 ]

@@ -1,12 +1,23 @@
-"""How sure a share or a difference is: intervals for one strategy, and paired comparisons of two on the same tickets."""
+"""How sure a share or a difference is: intervals for one strategy, paired comparisons of two, and how many tickets it takes.
+
+Tickets of one scenario family are not independent. Where families repeat, intervals come from resampling whole families.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+
+RESAMPLES = 4_000
+"""Of a bootstrap: its ends then move by less than a tenth of their distance from one seed to another."""
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -18,6 +29,10 @@ class Share:
     high: float
     n: int
     """Tickets behind it."""
+    families: int = 0
+    """Scenarios behind it; 0: not told."""
+    distinct_texts: int = 0
+    """Different texts behind it: a copy is no further evidence. 0: not told."""
 
     def __str__(self) -> str:
         return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}]"
@@ -34,11 +49,36 @@ class Difference:
     only_a: int
     """Tickets that only A has right."""
     only_b: int
+    families: int = 0
 
     @property
     def decides(self) -> bool:
         """Whether the interval leaves out zero."""
         return self.low > 0 or self.high < 0
+
+    @property
+    def mcnemar_p(self) -> float:
+        """Exact McNemar test; it takes the tickets for independent: where families repeat, go by the interval."""
+        return mcnemar(self.only_a, self.only_b)
+
+    def sentence(self, a: str, b: str, measure: str = "joint agreement") -> str:
+        """What the data say about A and B, for people."""
+        shown = f"{self.n} tickets" + (f" of {self.families} families" if 0 < self.families < self.n else "")
+        ahead, behind, sign = (a, b, 100) if self.value >= 0 else (b, a, -100)
+        low, high = sorted((sign * self.low, sign * self.high))
+        points = f"{sign * self.value:.1f} points [{low:+.1f}, {high:+.1f}]"
+        only = f"{a} alone is right on {self.only_a}, {b} alone on {self.only_b}"
+        if self.decides:
+            return f"{measure}: {ahead} is ahead of {behind} by {points} on {shown}; {only}."
+        if self.only_a == self.only_b == 0:
+            return f"{measure}: {a} and {b} are right on the same of {shown}; up to {high:.1f} points either way are not ruled out."
+        if self.value == 0:
+            return f"{measure}: {a} and {b} are level, {points} on {shown}; {only}."
+        needed = required_tickets(abs(self.value), discordance=(self.only_a + self.only_b) / self.n)
+        return (
+            f"{measure}: the data do not decide. {ahead} is before {behind} by {points} on {shown}; {only}. "
+            f"To see {abs(100 * self.value):.1f} points takes about {needed:,} independent tickets."
+        )
 
     def __str__(self) -> str:
         return f"{self.value:+.1%} [{self.low:+.1%}, {self.high:+.1%}]"
@@ -60,8 +100,36 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Share:
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
     p = successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    return Share(p, max(0.0, centre - half), min(1.0, centre + half), n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Share(p, 0.0 if successes == 0 else low, 1.0 if successes == n else high, n)
+
+
+def share(
+    correct: Sequence[bool],
+    families: Sequence[Hashable] | None = None,
+    *,
+    texts: Sequence[str] | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Share:
+    """A share with the interval that fits: Wilson where every ticket is a family of its own, else `clustered_share`.
+
+    Args:
+        correct: a truth value a ticket.
+        families: the scenario of each ticket; None: all independent.
+        texts: of the tickets, to count the different ones.
+        confidence, seed: of the interval.
+
+    Raises:
+        ValueError: no tickets, or lengths that differ.
+    """
+    known = list(range(len(correct))) if families is None else list(families)
+    if len(set(known)) == len(known) == len(correct) > 0:
+        found = replace(wilson(sum(map(bool, correct)), len(correct), confidence=confidence), families=len(known))
+    else:
+        found = clustered_share(correct, known, confidence=confidence, seed=seed)
+    return found if texts is None else replace(found, distinct_texts=len(set(texts)))
 
 
 def clustered_share(
@@ -70,32 +138,43 @@ def clustered_share(
     *,
     confidence: float = 0.95,
     seed: int = 0,
-    resamples: int = 4_000,
+    resamples: int = RESAMPLES,
 ) -> Share:
-    """A share with a percentile bootstrap interval over whole families (B. Efron & R. Tibshirani, 1993, chapters 8 and 13).
+    """A share with a bootstrap interval over whole families (B. Efron & R. Tibshirani, 1993, chapters 8 and 13).
+
+    The percentile interval is widened for few families as T. Hesterberg proposes (2015, "expanded percentile"). If every ticket has
+    the same value, resampling cannot tell anything, and the interval is Wilson's for as many tickets as there are families.
 
     Raises:
         ValueError: no tickets, or lengths that differ.
     """
-    right = np.asarray(correct, dtype=float)
-    low, high = _bootstrap(right, families, confidence, seed, resamples)
-    return Share(float(right.mean()), low, high, len(right))
+    right = np.asarray(correct, dtype=np.float64)
+    clusters, count = _clusters(families, len(right))
+    value = float(right.mean())
+    if right.min() == right.max():
+        bound = wilson(round(value * count), count, confidence=confidence)
+        return Share(value, bound.low, bound.high, len(right), count)
+    sums, sizes = np.bincount(clusters, right), np.bincount(clusters)
+    low, high = _ends(
+        _weighted(sums, count, seed, resamples) / _weighted(sizes, count, seed, resamples), count, confidence
+    )
+    return Share(value, low, high, len(right), count)
 
 
 def paired_difference(
     a: Sequence[bool],
     b: Sequence[bool],
-    families: Sequence[Hashable],
+    families: Sequence[Hashable] | None = None,
     *,
     confidence: float = 0.95,
     seed: int = 0,
-    resamples: int = 4_000,
+    resamples: int = RESAMPLES,
 ) -> Difference:
-    """A - B on the same tickets, with a bootstrap interval over whole families.
+    """A - B on the same tickets, with a bootstrap interval over whole families (see `clustered_share`).
 
     Args:
         a, b: whether each strategy was right, in the same order.
-        families: the scenario of each ticket; give distinct values where tickets are independent.
+        families: the scenario of each ticket; None: all independent.
         confidence, seed, resamples: of the bootstrap.
 
     Raises:
@@ -103,27 +182,131 @@ def paired_difference(
     """
     if len(a) != len(b):
         raise ValueError(f"paired answers must be of equal number, not {len(a)} and {len(b)}")
-    left, right = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    low, high = _bootstrap(left - right, families, confidence, seed, resamples)
+    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    clusters, count = _clusters(range(len(left)) if families is None else families, len(left))
     only_a, only_b = int(((left == 1) & (right == 0)).sum()), int(((left == 0) & (right == 1)).sum())
-    return Difference(float((left - right).mean()), low, high, len(left), only_a, only_b)
+    if only_a == only_b == 0:  # nothing to resample: at most this share of families can differ
+        bound = wilson(0, count, confidence=confidence).high
+        return Difference(0.0, -bound, bound, len(left), 0, 0, count)
+    sums, sizes = np.bincount(clusters, left - right), np.bincount(clusters)
+    low, high = _ends(
+        _weighted(sums, count, seed, resamples) / _weighted(sizes, count, seed, resamples), count, confidence
+    )
+    return Difference(float((left - right).mean()), low, high, len(left), only_a, only_b, count)
 
 
-def _bootstrap(
-    values: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    families: Sequence[Hashable],
-    confidence: float,
-    seed: int,
-    resamples: int,
-) -> tuple[float, float]:
-    if len(values) == 0 or len(values) != len(families):
-        raise ValueError(
-            f"{len(values)} values and {len(families)} families: give one family a ticket, and at least one ticket"
-        )
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided exact p of "A and B are equally often right", from the tickets on which just one of them is (Q. McNemar, 1947).
+
+    Raises:
+        ValueError: a negative count.
+    """
+    from scipy.special import bdtr
+
+    if min(only_a, only_b) < 0:
+        raise ValueError(f"counts of tickets cannot be negative: {only_a}, {only_b}")
+    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5))) if only_a + only_b else 1.0
+
+
+def required_tickets(
+    difference: float,
+    *,
+    discordance: float,
+    confidence: float = 0.95,
+    power: float = 0.8,
+    design_effect: float = 1.0,
+) -> int:
+    """About how many tickets a paired comparison takes to see a difference (R. J. Connor, 1987).
+
+    Args:
+        difference: to be seen, as a share: 0.03 for three points.
+        discordance: the share of tickets on which just one of the two is right; at least `difference`.
+        confidence, power: how sure no false alarm, how sure it is seen.
+        design_effect: how much less a ticket says because families repeat; 1: independent.
+
+    Raises:
+        ValueError: a share that cannot be.
+    """
+    if not 0 < abs(difference) <= discordance <= 1:
+        raise ValueError(f"0 < difference <= discordance <= 1 does not hold for {difference} and {discordance}")
+    z_false, z_miss = NormalDist().inv_cdf(0.5 + confidence / 2), NormalDist().inv_cdf(power)
+    spread = math.sqrt(max(0.0, discordance - difference**2))
+    n = ((z_false * math.sqrt(discordance) + z_miss * spread) / difference) ** 2
+    return math.ceil(design_effect * n)
+
+
+def kappa(
+    a: Sequence[Hashable],
+    b: Sequence[Hashable],
+    families: Sequence[Hashable] | None = None,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Share:
+    """Cohen's kappa (1960) of two labellings: agreement beyond what their habits would give by chance; 1 is full, 0 is chance.
+
+    Returns:
+        The value with a bootstrap interval over families. Despite its class it may lie below 0.
+
+    Raises:
+        ValueError: no tickets, lengths that differ, or one and the same label throughout, where chance leaves nothing to agree beyond.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"two labellings must be of equal length, not {len(a)} and {len(b)}")
+    clusters, count = _clusters(range(len(a)) if families is None else families, len(a))
+    names = {name: i for i, name in enumerate(dict.fromkeys([*a, *b]))}
+    if len(names) == 1:
+        raise ValueError(f"kappa needs two different labels; all are {a[0]!r}")
+    cells = np.zeros((count, len(names) ** 2))
+    for cluster, x, y in zip(clusters, a, b, strict=True):
+        cells[cluster, names[x] * len(names) + names[y]] += 1
+    value = float(_kappa_of(cells.sum(axis=0)[None, :], len(names))[0])
+    if value == 1:
+        return Share(1.0, max(0.0, wilson(count, count, confidence=confidence).low), 1.0, len(a), count)
+    low, high = _ends(_kappa_of(_weighted(cells, count, seed, RESAMPLES), len(names)), count, confidence)
+    return Share(value, low, high, len(a), count)
+
+
+def _kappa_of(cells: Floats, labels: int) -> Floats:
+    tables = cells.reshape(-1, labels, labels) / cells.sum(axis=1)[:, None, None]
+    seen = np.trace(tables, axis1=1, axis2=2)
+    chance = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a resample of one label only: both agree
+        return np.where(chance < 1, (seen - chance) / (1 - chance), 1.0)
+
+
+def _clusters(families: Sequence[Hashable], n: int) -> tuple[npt.NDArray[np.intp], int]:
+    if n == 0 or n != len(families):
+        raise ValueError(f"{n} values and {len(families)} families: give one family a ticket, and at least one ticket")
     index = {family: i for i, family in enumerate(dict.fromkeys(families))}
-    cluster = np.array([index[family] for family in families])
-    sums, sizes = np.bincount(cluster, values), np.bincount(cluster)
-    drawn = np.random.default_rng(seed).integers(0, len(sizes), (resamples, len(sizes)))
-    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return np.array([index[family] for family in families]), len(index)
+
+
+def _weighted(values: npt.NDArray[Any], count: int, seed: int, resamples: int) -> Floats:
+    """Sums of the families' values in each resample, shape (resamples, ...)."""
+    if count <= 500:
+        sums: Floats = _draws(count, seed, resamples) @ values.astype(np.float64)
+        return sums
+    blocks = [_drawn(count, seed + i, 250) @ values.astype(np.float64) for i in range(math.ceil(resamples / 250))]
+    return np.concatenate(blocks)
+
+
+@functools.lru_cache(maxsize=4)
+def _draws(count: int, seed: int, resamples: int) -> Floats:
+    return _drawn(count, seed, resamples)
+
+
+def _drawn(count: int, seed: int, resamples: int) -> Floats:
+    """How often each family is drawn, shape (resamples, families)."""
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples).astype(np.float64)
+
+
+def _ends(means: Floats, count: int, confidence: float) -> tuple[float, float]:
+    """Both ends of an expanded percentile interval; a single family says nothing about others."""
+    from scipy.special import ndtr, stdtrit
+
+    if count == 1:
+        return (0.0, 1.0) if means.min() >= 0 else (-1.0, 1.0)
+    tail = float(ndtr(math.sqrt(count / (count - 1)) * stdtrit(count - 1, 0.5 - confidence / 2)))
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

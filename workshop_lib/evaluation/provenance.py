@@ -1,0 +1,201 @@
+"""What a recorded run belongs to, and whether a file of it is whole: a replay that fits something else is refused by name.
+
+recording.save(path)
+Recording.load(path).check(Provenance.of(tickets, labels, tiers, client=client))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from workshop_lib.bedrock.catalogue import Catalogue
+from workshop_lib.bedrock.errors import ConfigurationError
+from workshop_lib.bulk.intake import identify
+from workshop_lib.bulk.rows import Row, attempt_of
+from workshop_lib.cascade.attempt import Attempt, Tier
+from workshop_lib.cascade.cascade import id_of
+from workshop_lib.triage.task import TRIAGE, Task
+
+FORM = "recorded-run-1"
+NOTED = ("labels", "catalogue", "libraries", "made_at")
+"""What may differ without making a replay wrong; it is told all the same."""
+LIBRARIES = ("two-tier-workshop", "boto3", "numpy", "scikit-learn", "onnxruntime")
+
+
+class RecordingError(ConfigurationError):
+    """A recorded run is cut short, was changed, or belongs to something else."""
+
+    default_advice = "Run it again without --dry-run, or restore the file."
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """All that the answers of a run depend on, and what they are judged by."""
+
+    task: str
+    prompt: str
+    """Hash of everything that the models are told."""
+    tiers: Mapping[str, Mapping[str, Any]]
+    """By name: model (key and id) and settings."""
+    catalogue: str
+    """Version of prices and ids."""
+    door: Mapping[str, Any]
+    """Local or live, Region, guardrail; at the local door also which small models stand in."""
+    split: str
+    """Of the tickets; "mixed" or "own" where they are of several or of none."""
+    tickets: str
+    """Hash of ids and of what the models are told about each."""
+    labels: str
+    """Hash of the answer key of these tickets; "" without one."""
+    count: int
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    made_at: str = ""
+    """UTC, ISO 8601."""
+
+    @classmethod
+    def of(
+        cls,
+        tickets: Sequence[Any],
+        labels: Mapping[str, Any],
+        tiers: Sequence[Tier],
+        *,
+        catalogue: Catalogue,
+        door: Mapping[str, Any],
+        task: Task[Any] = TRIAGE,
+    ) -> Provenance:
+        """Of these tickets, asked of these tiers, now.
+
+        Raises:
+            ConfigurationError: the task cannot describe a ticket.
+            UnknownModel: a tier names no model of the catalogue.
+        """
+        known = {id_of(ticket): labels.get(id_of(ticket)) for ticket in tickets}
+        splits = {str(getattr(label, "split", "own")) for label in known.values()}
+        settings = {tier.name: asdict(tier) for tier in tiers}
+        for tier in tiers:
+            spec = catalogue[tier.model]
+            settings[tier.name] |= {"key": spec.key, "id": spec.id}
+        return cls(
+            task=task.name,
+            prompt=task.fingerprint,
+            tiers=settings,
+            catalogue=catalogue.version,
+            door=dict(door),
+            split=splits.pop() if len(splits) == 1 else "mixed",
+            tickets=_hash(sorted(identify(task, ticket) for ticket in tickets)),
+            labels=_hash([[i, repr(label)] for i, label in sorted(known.items())]) if any(known.values()) else "",
+            count=len(tickets),
+            libraries={"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def hash_of(self, tier: str) -> str:
+        """Of all that one tier's answers depend on but the tickets: answers of equal hash may be kept in one file."""
+        return _hash([self.task, self.prompt, self.tiers[tier], self.door])
+
+    def differences(self, other: Provenance) -> dict[str, str]:
+        """Part to "then ..., now ...", `self` being then."""
+        parts = [f.name for f in fields(self)]
+        return {
+            part: f"then {_short(getattr(self, part))}, now {_short(getattr(other, part))}"
+            for part in parts
+            if getattr(self, part) != getattr(other, part)
+        }
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The answers of some tiers to some tickets, one row each, and what they belong to."""
+
+    provenance: Provenance
+    rows: tuple[Row, ...]
+
+    def answers(self, task: Task[Any] = TRIAGE) -> dict[str, dict[str, Attempt[Any]]]:
+        """Ticket id to tier to attempt."""
+        found: dict[str, dict[str, Attempt[Any]]] = {}
+        for row in self.rows:
+            found.setdefault(row.ticket_id, {})[row.tier] = attempt_of(row, task)
+        return found
+
+    @property
+    def cost_usd(self) -> float:
+        """USD of all calls."""
+        return sum(row.cost_usd for row in self.rows)
+
+    def check(self, now: Provenance) -> tuple[str, ...]:
+        """Hold it against what would be run now.
+
+        Returns:
+            What differs without making a replay wrong: an answer key that has changed, prices, libraries.
+
+        Raises:
+            RecordingError: it belongs to something else; the message names every part.
+        """
+        differences = self.provenance.differences(now)
+        missing = set(now.tiers) - set(self.provenance.tiers)
+        same = {n: t for n, t in self.provenance.tiers.items() if n in now.tiers} == dict(now.tiers)
+        if same:
+            differences.pop("tiers", None)  # tiers that are not asked for do no harm
+        elif missing:
+            differences["tiers"] = f"it has no answers of {', '.join(sorted(missing))}"
+        wrong = {part: said for part, said in differences.items() if part not in NOTED}
+        if wrong:
+            told = "; ".join(f"{part}: {said}" for part, said in wrong.items())
+            raise RecordingError(f"The recorded run belongs to something else: {told}.")
+        return tuple(f"{part}: {said}" for part, said in differences.items() if part in NOTED[:2])
+
+    def save(self, path: Path) -> None:
+        """Write it: a line of provenance, then a line a row. The first one holds a hash of the others."""
+        lines = [row.to_json() for row in self.rows]
+        head = {"form": FORM, "rows": len(lines), "sha256": _hash(lines), "provenance": asdict(self.provenance)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join([json.dumps(head, sort_keys=True), *lines]) + "\n", encoding="utf-8", newline="\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Recording:
+        """Read a file of `save`.
+
+        Raises:
+            RecordingError: there is none, it was cut short or changed, or another version wrote it.
+        """
+        try:
+            head_line, *lines = path.read_text(encoding="utf-8").splitlines()
+            head = json.loads(head_line)
+            form, told, digest = head["form"], head["rows"], head["sha256"]
+            if form != FORM:
+                raise RecordingError(f"{path.name} has the form {form!r}; this version reads {FORM!r}.")
+            if len(lines) != told:
+                raise RecordingError(f"{path.name} is cut short: {len(lines)} rows of {told}.")
+            if _hash(lines) != digest:
+                raise RecordingError(f"{path.name} was changed after it was recorded.")
+            return cls(Provenance(**head["provenance"]), tuple(map(Row.model_validate_json, lines)))
+        except OSError:
+            raise RecordingError(f"There is no recorded run {path}.") from None
+        except (ValueError, KeyError, TypeError, ValidationError) as error:
+            raise RecordingError(f"{path.name} is no recorded run: {type(error).__name__}: {error}.") from None
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, sort_keys=True) if isinstance(value, Mapping) else str(value)
+    return text if len(text) <= 200 else text[:200] + "..."
