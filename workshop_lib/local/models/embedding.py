@@ -52,11 +52,12 @@ class Embedder:
         )
         self._inputs = {i.name for i in self._session.get_inputs()}
         self._tokenizer = _tokenizer()
+        self._known = functools.lru_cache(maxsize=4096)(self._embed_one)  # labels and tickets come again and again
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (len(texts), 384). One text at a time: results do not depend on their neighbours."""
         if len(texts) < 32:
-            rows = [self._embed_one(text) for text in texts]
+            rows = [self._known(text) for text in texts]
         else:
             with ThreadPoolExecutor(os.cpu_count()) as pool:  # ONNX works outside Python's lock
                 rows = list(pool.map(self._embed_one, texts))
