@@ -2,9 +2,7 @@
 
 from types import SimpleNamespace
 
-import pytest
-
-from workshop_lib import Cascade, Ticket, Tier, always, run_bulk
+from workshop_lib import Cascade, Ticket, Tier, always, rule, run_bulk
 from workshop_lib.display import (
     BulkTable,
     Journey,
@@ -51,6 +49,14 @@ def test_watching_gives_the_outcome_that_running_gives(bedrock, a_ticket):
     assert watch(cascade, a_ticket).decision == cascade.run(a_ticket).decision
 
 
+def test_watching_draws_every_stage_however_fast_they_come(bedrock, a_ticket):
+    cascade = Cascade([Tier("cheap"), Tier("strong")], escalate_when=always(), client=bedrock)
+    pictures = []
+    watch(cascade, a_ticket, draw=pictures.append)
+    assert len(pictures) == 1 + len(list(cascade.stream(a_ticket))) == 7
+    assert len(set(pictures)) == 7
+
+
 def test_a_table_escapes_its_cells():
     assert "<script>" not in show_table([{"a": ATTACK}])._repr_html_()
 
@@ -82,21 +88,36 @@ def test_the_slider_shows_what_its_function_says():
     assert "0.25" in shown.value
 
 
-def test_an_unusable_ticket_in_the_form_is_shown_and_not_raised():
-    def refuse(subject, body):
-        raise ValueError("subject and body are both empty")
+def test_a_ticket_typed_into_the_form_is_drawn_stage_by_stage_to_its_end(bedrock):
+    subject, body, button, shown = ticket_form(Cascade([Tier("cheap")], client=bedrock)).children
+    pictures = []
+    shown.observe(lambda change: pictures.append(change["new"]), names="value")
+    subject.value, body.value = "Charged twice", ATTACK
+    button.click()
+    assert "waiting" in pictures[0]
+    assert "thinking" in pictures[1]
+    assert "Done" in pictures[-1]
+    assert "Charged twice" in pictures[-1]
+    assert "<script>" not in pictures[-1]
 
-    form = ticket_form(refuse)
-    form.children[2].click()
+
+def test_an_empty_ticket_in_the_form_is_shown_and_not_raised(bedrock):
+    *_, button, shown = ticket_form(Cascade([Tier("cheap")], client=bedrock)).children
+    button.click()
+    assert "subject and body are both empty" in shown.value
 
 
-@pytest.mark.parametrize("given", [("Hello", "there")])
-def test_the_form_hands_over_what_was_typed(given):
-    seen = []
-    form = ticket_form(lambda s, b: seen.append((s, b)))
-    form.children[0].value, form.children[1].value = given
-    form.children[2].click()
-    assert seen == [given]
+def test_a_mistake_in_a_rule_of_ones_own_is_shown_below_the_form_and_escaped(bedrock):
+    @rule
+    def mistaken(attempt):
+        raise RuntimeError(ATTACK)
+
+    cascade = Cascade([Tier("cheap"), Tier("strong")], escalate_when=mistaken, client=bedrock)
+    subject, _, button, shown = ticket_form(cascade).children
+    subject.value = "Charged twice"
+    button.click()
+    assert "RuntimeError: &lt;script&gt;" in shown.value
+    assert "<img" not in shown.value
 
 
 def test_a_bulk_table_fills_up_in_the_order_of_the_tickets(bedrock):
@@ -140,5 +161,6 @@ def test_watching_a_bulk_run_gives_its_rows_and_draws_at_most_four_times_a_secon
     run = run_bulk(Cascade([Tier("cheap")], client=bedrock), [Ticket(id=str(i), body=f"Refund {i}.") for i in range(9)])
     rows = watch_bulk(run, clock=lambda: 0.0)
     assert len(rows) == 9
-    assert len(drawn) == 1
-    assert "9 of 9" in drawn[0]
+    first, last = drawn
+    assert "0 of 9" in first
+    assert "9 of 9" in last

@@ -6,7 +6,12 @@ import html
 from collections.abc import Callable
 from typing import Any
 
+from workshop_lib.cascade.cascade import Cascade
+from workshop_lib.display.live import watch
 from workshop_lib.display.theme import Html
+from workshop_lib.triage.schema import Ticket
+
+WIDTH = "40em"
 
 
 def slider(
@@ -22,7 +27,13 @@ def slider(
     import ipywidgets
 
     handle = ipywidgets.FloatSlider(
-        value=start, min=low, max=high, step=step, description=description, readout_format=".2f"
+        value=start,
+        min=low,
+        max=high,
+        step=step,
+        description=description,
+        readout_format=".2f",
+        layout=ipywidgets.Layout(width=WIDTH),
     )
     handle.style.description_width = "initial"
     shown = ipywidgets.HTML(function(start).markup)
@@ -34,30 +45,23 @@ def slider(
     return ipywidgets.VBox([handle, shown])
 
 
-def ticket_form(function: Callable[[str, str], Any]) -> Any:
-    """Two fields and a button that call `function(subject, body)`; errors are shown below, not raised."""
+def ticket_form(cascade: Cascade[Any]) -> Any:
+    """Two fields and a button that sends what was typed through the cascade, as `watch` does; errors are shown below, not raised."""
     import ipywidgets
 
-    wide = ipywidgets.Layout(width="40em")
-    subject = ipywidgets.Text(description="Subject", layout=wide)
-    body = ipywidgets.Textarea(description="Text", layout=ipywidgets.Layout(width="40em", height="8em"))
+    subject = ipywidgets.Text(description="Subject", layout=ipywidgets.Layout(width=WIDTH))
+    body = ipywidgets.Textarea(description="Text", layout=ipywidgets.Layout(width=WIDTH, height="8em"))
     button = ipywidgets.Button(description="Triage it", button_style="primary")
-    out = ipywidgets.Output()
+    shown = ipywidgets.HTML()  # not an Output, which takes in a first picture and drops the ones that should replace it
+
+    def draw(markup: str) -> None:
+        shown.value = markup
 
     def run(_: Any) -> None:
-        out.clear_output()
-        with out:
-            try:
-                function(subject.value, body.value)
-            except ValueError as error:  # what pydantic says of an unusable ticket
-                _display(Html(f"<pre>{html.escape(str(error))}</pre>", str(error)))
+        try:
+            watch(cascade, Ticket(id="mine", subject=subject.value, body=body.value), draw=draw)
+        except Exception as error:  # an empty ticket, a rule with a mistake: of a button's errors Jupyter shows nothing
+            draw(f"<pre style='white-space:pre-wrap'>{html.escape(f'{type(error).__name__}: {error}')}</pre>")
 
     button.on_click(run)
-    return ipywidgets.VBox([subject, body, button, out])
-
-
-def _display(value: Any) -> None:
-    from IPython.display import display
-
-    if value is not None:
-        display(value)
+    return ipywidgets.VBox([subject, body, button, shown])

@@ -11,35 +11,42 @@ from workshop_lib.bulk.rows import Row
 from workshop_lib.bulk.runner import BulkRun
 from workshop_lib.cascade.attempt import Attempt, Event, Outcome
 from workshop_lib.cascade.cascade import Cascade
-from workshop_lib.display.theme import COLOURS, GREY, usd
+from workshop_lib.display.theme import COLOURS, GREY, line, usd
 from workshop_lib.triage.schema import Ticket
 
 UPDATE_S = 0.25
-"""At most four pictures a second."""
+"""Of a table of many, at most four pictures a second."""
 FIELDS = ("category", "priority", "needs_human", "confidence", "reasoning")
 
 
-def watch(cascade: Cascade[Any], ticket: Ticket, *, clock: Callable[[], float] = time.monotonic) -> Outcome[Any]:
+def watch(cascade: Cascade[Any], ticket: Ticket, *, draw: Callable[[str], None] | None = None) -> Outcome[Any]:
     """Run one ticket and draw each stage as it happens; the last picture stays in the notebook.
+
+    Args:
+        cascade: what the ticket goes through.
+        ticket: one ticket.
+        draw: is given each picture as HTML; None: they are drawn below the cell.
 
     Returns:
         The outcome, as `cascade.run` would give it.
     """
-    from IPython.display import HTML, display
-
+    draw = draw or _below_the_cell()
     journey = Journey(cascade, ticket)
-    handle = display(HTML(journey.markup()), display_id=True)
-    drawn, outcome = clock(), None
+    draw(journey.markup())
     for event in cascade.stream(ticket):
         journey.add(event)
-        outcome = event.outcome or outcome
-        if outcome is not None or clock() - drawn >= UPDATE_S:
-            if handle is not None:  # None outside a notebook, where the first picture was printed
-                handle.update(HTML(journey.markup()))
-            drawn = clock()
-    if outcome is None:
-        raise AssertionError("a stream ends with an outcome")
-    return outcome
+        draw(journey.markup())
+        if event.outcome is not None:
+            return event.outcome
+    raise AssertionError("a stream ends with an outcome")
+
+
+def _below_the_cell() -> Callable[[str], None]:
+    """What draws pictures below the cell that runs, each in place of the one before; outside a notebook nothing is drawn."""
+    from IPython.display import HTML, display
+
+    handle = display(HTML(""), display_id=True)
+    return lambda markup: None if handle is None else handle.update(HTML(markup))
 
 
 class Journey:
@@ -81,9 +88,9 @@ class Journey:
         rows = ""
         if attempt is not None and attempt.decision is not None:
             answers = [(f, getattr(attempt.decision, f)) for f in FIELDS if hasattr(attempt.decision, f)]
-            rows = "".join(f"<tr>{_cell(f)}{_cell(v)}</tr>" for f, v in answers)
+            rows = "".join(map(line, answers))
         elif attempt is not None:
-            rows = f"<tr>{_cell('error')}{_cell(attempt.error)}</tr>"
+            rows = line(("error", attempt.error))
         facts = f"{attempt.latency_ms / 1e3:.1f} s, {usd(attempt.cost_usd)}" if attempt is not None else ""
         up = f"<p><b>went up:</b> {_e(self._reasons[name])}</p>" if name in self._reasons else ""
         return (
@@ -119,21 +126,18 @@ def watch_bulk(
     Returns:
         All rows, as they came.
     """
-    from IPython.display import HTML, display
-
-    table = BulkTable(run, tickets, show=show)
-    handle = display(HTML(table.markup()), display_id=True)
+    draw, table = _below_the_cell(), BulkTable(run, tickets, show=show)
+    draw(table.markup())
     rows, drawn = [], clock()
     try:
         for row in run:
             rows.append(row)
             table.add(row)
-            if handle is not None and clock() - drawn >= UPDATE_S:
-                handle.update(HTML(table.markup()))
+            if clock() - drawn >= UPDATE_S:
+                draw(table.markup())
                 drawn = clock()
     finally:
-        if handle is not None:
-            handle.update(HTML(table.markup()))
+        draw(table.markup())
     return rows
 
 
@@ -158,11 +162,10 @@ class BulkTable:
 
     def markup(self) -> str:
         """The table as it stands."""
-        head = "".join(f"<th scope='col' style='text-align:left'>{_e(name)}</th>" for name in self.HEAD)
-        body = "".join(f"<tr>{''.join(map(_cell, self._line(*entry)))}</tr>" for entry in self._tickets.items())
+        body = "".join(line(self._values(*entry)) for entry in self._tickets.items())
         return (
             f"<div class='bulk-table mathjax_ignore'><p><b>{_e(self._facts())}</b></p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+            f"<table><thead>{line(self.HEAD, head=True)}</thead><tbody>{body}</tbody></table></div>"
         )
 
     def _facts(self) -> str:
@@ -180,7 +183,7 @@ class BulkTable:
             facts.append(f"stopped: {run.stopped}")
         return ", ".join(facts)
 
-    def _line(self, ticket_id: str, rows: list[Row]) -> tuple[str, ...]:
+    def _values(self, ticket_id: str, rows: list[Row]) -> tuple[str, ...]:
         name = f"{ticket_id} {_short(self._subjects.get(ticket_id, ''), 50)}".strip()
         if not rows:
             return (name, "", "", "", "", "waiting", "")
@@ -211,10 +214,6 @@ def _answer(row: Row) -> str:
 
 def _e(value: object) -> str:
     return html.escape(str(value))
-
-
-def _cell(value: object) -> str:
-    return f"<td style='text-align:left;vertical-align:top'>{_e(value)}</td>"
 
 
 def _short(text: str, limit: int = 400) -> str:

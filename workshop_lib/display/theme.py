@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +81,19 @@ def table(rows: Sequence[Mapping[str, Any]], *, caption: str = "") -> str:
     """Rows as an HTML table, everything escaped; columns are the first row's keys."""
     if not rows:
         return "<p>(no rows)</p>"
-    head = "".join(f"<th scope='col' style='text-align:left'>{html.escape(str(k))}</th>" for k in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(str(v))}</td>" for v in row.values()) + "</tr>"
-        for row in rows
-    )
+    body = "".join(line(row.values()) for row in rows)
     title = f"<caption style='text-align:left'>{html.escape(caption)}</caption>" if caption else ""
-    return f"<table class='mathjax_ignore'>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return (
+        f"<table class='mathjax_ignore'>{title}<thead>{line(rows[0], head=True)}</thead><tbody>{body}</tbody></table>"
+    )
+
+
+def line(values: Iterable[object], *, head: bool = False) -> str:
+    """One line of an HTML table, everything escaped; the head's cells are named as such."""
+    # The style is written into each cell, because JupyterLab's own for tables does not reach into widgets.
+    style = "style='text-align:left;vertical-align:top;padding:.3em .6em;line-height:normal'"
+    tag, scope = ("th", " scope='col'") if head else ("td", "")
+    return f"<tr>{''.join(f'<{tag}{scope} {style}>{html.escape(str(value))}</{tag}>' for value in values)}</tr>"
 
 
 def show_table(rows: Sequence[Mapping[str, Any]], *, caption: str = "") -> Html:

@@ -13,7 +13,7 @@ from workshop_lib.display.theme import Html, show_table
 from workshop_lib.evaluation.metrics import joint_agreement
 from workshop_lib.lessons.checks import Exercise, NotAttemptedError
 from workshop_lib.triage.datasets import Label
-from workshop_lib.triage.schema import Category, Decision, Priority, Ticket
+from workshop_lib.triage.schema import Category, Decision, Priority
 from workshop_lib.triage.task import TRIAGE
 
 
@@ -97,15 +97,6 @@ def _keep_flags(answer: Callable[[list[bool]], bool]) -> str | None:
         if given is not any(flags):
             return f"for the flags {flags}, from cheap to strong, your function says {given}"
     return None
-
-
-def my_ticket(subject: str, body: str) -> Ticket:
-    """A ticket of the attendee's own.
-
-    Raises:
-        pydantic.ValidationError: it is empty or not text.
-    """
-    return Ticket(id="mine", subject=subject, body=body)
 
 
 EXERCISES = {
