@@ -141,3 +141,63 @@ def test_serve_answers_until_it_is_interrupted():
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
+
+
+# bakeoff, label
+
+
+def test_a_dry_run_of_all_strategies_makes_no_call_and_prints_the_tables():
+    done = run("bakeoff", "--dry-run", "--all")
+    assert done.returncode == 0, done.stderr
+    for words in ("112 tickets of 56", "oracle", "three-tier", "random-50%", "joint agreement", "sent up"):
+        assert words in done.stdout
+
+
+def test_a_dry_run_as_json_is_one_object_with_intervals():
+    told = json.loads(run("bakeoff", "--dry-run", "--json", "--split", "workshop", "--strategy", "random-30%").stdout)
+    assert list(told["strategies"]) == ["random-30%"]
+    share = told["strategies"]["random-30%"]["shares"]["joint"]
+    assert {"value", "low", "high", "n", "families", "distinct_texts"} == set(share)
+    assert told["provenance"]["door"]["mode"] == "local"
+
+
+def test_a_dry_run_of_fewer_tickets_says_how_many():
+    told = json.loads(run("bakeoff", "--dry-run", "--json", "--limit", "7").stdout)
+    assert told["n"] == 7
+
+
+def test_the_locked_test_split_needs_the_word_final():
+    refused = run("bakeoff", "--dry-run", "--split", "test")
+    assert refused.returncode == 1
+    assert "--final" in refused.stderr + refused.stdout
+    final = run("bakeoff", "--dry-run", "--split", "test", "--final")
+    assert "FINAL: the locked test split" in final.stdout
+
+
+def test_a_bakeoff_asks_keeps_and_replays(tmp_path):
+    made = run("bakeoff", "--split", "workshop", "--limit", "4", "--store", str(tmp_path / "s"), "--json", "--label",
+               "--save", str(tmp_path / "run.jsonl"), "--csv", str(tmp_path / "t.csv"), "--report", str(tmp_path / "r.html"))  # fmt: skip
+    told = json.loads(made.stdout)
+    assert told["judge"]["category"]["value"] == 1
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8").startswith("strategy,")
+    assert "<html" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert len((tmp_path / "run.jsonl").read_text(encoding="utf-8").splitlines()) == 1 + 3 * 4
+
+
+def test_a_replay_at_the_other_door_names_it():
+    done = run("bakeoff", "--dry-run", "--recorded", "data/recorded/local-workshop.jsonl", "--split", "workshop",
+               WORKSHOP_MODE="live", AWS_REGION="us-west-2")  # fmt: skip
+    assert done.returncode == 1
+    assert "door" in done.stderr + done.stdout
+
+
+def test_an_unknown_strategy_names_the_known_ones():
+    done = run("bakeoff", "--dry-run", "--strategy", "guess")
+    assert done.returncode != 0
+    assert "strong-only" in done.stderr + done.stdout
+
+
+def test_labels_of_the_judge_are_written_and_compared_with_the_key(tmp_path):
+    done = run("label", "--split", "workshop", "--limit", "5", "--out", str(tmp_path / "l.jsonl"), "--json")
+    assert json.loads(done.stdout)["n"] == 5
+    assert len((tmp_path / "l.jsonl").read_text(encoding="utf-8").splitlines()) == 5

@@ -89,17 +89,21 @@ def open_workshop(settings: Settings | None = None) -> Workshop:
             catalogue, time_scale=settings.time_scale, data_dir=settings.data_dir, cache_dir=settings.cache_dir
         ).start()
         settings = settings.model_copy(update={"endpoint_url": endpoint.url})
-    bedrock = Bedrock(settings, catalogue, stand_ins=stand_ins(settings))
+    bedrock = Bedrock(settings, catalogue, stand_ins=_stand_ins(settings))
     set_default_client(bedrock, opened=True)
     return Workshop(settings, catalogue, bedrock, endpoint)
 
 
-def stand_ins(settings: Settings) -> str:
-    """Which small models answer at the local door, for provenance; "" at the live one.
+def door_of(settings: Settings, catalogue: Catalogue) -> dict[str, str]:
+    """What answers depend on beside model and prompt, without opening the door: a replay is held against it.
 
     Raises:
-        ConfigurationError: their training tickets are missing.
+        ConfigurationError: the training tickets of the local models are missing.
     """
+    return Bedrock(settings, catalogue, stand_ins=_stand_ins(settings)).door
+
+
+def _stand_ins(settings: Settings) -> str:
     if settings.mode == "live":
         return ""
     from workshop_lib.local.models.trained import identity  # only this door has models

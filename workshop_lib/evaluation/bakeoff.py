@@ -162,9 +162,13 @@ class Comparison:
             rows.append(row)
         return rows
 
-    def sentences(self, measure: str = "joint") -> list[str]:
-        """What the data say about every two strategies."""
-        return [d.sentence(a, b, f"{m} agreement") for a, b, m, d in self.pairs() if m == measure]
+    def sentences(self, measure: str = "joint", *, about: str | None = None) -> list[str]:
+        """What the data say about every two strategies, or about those pairs that one strategy is part of."""
+        return [
+            d.sentence(a, b, f"{m} agreement")
+            for a, b, m, d in self.pairs()
+            if m == measure and (about is None or about in {a, b})
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Everything as one object without NaN: strategies with shares, costs and latencies; pairs with differences; provenance."""
@@ -193,6 +197,13 @@ class Comparison:
             "warnings": list(self.warnings),
             "provenance": {**vars(self.provenance)},
         }  # fmt: skip
+
+    def to_markdown(self) -> str:
+        """The table, what the data say about each pair, and the warnings, to be published."""
+        rows = self.table()
+        lines = ["| " + " | ".join(rows[0]) + " |", "|" + "---|" * len(rows[0])]
+        lines += ["| " + " | ".join(str(cell) for cell in row.values()) + " |" for row in rows]
+        return "\n".join([*lines, "", *(f"- {line}" for line in (*self.sentences(), *self.warnings))])
 
     def to_csv(self, path: Path) -> None:
         """The table as a file, shares in columns of their own."""
@@ -297,6 +308,7 @@ def replay(
     measures: Sequence[Measure] = TRIAGE_MEASURES,
     final: bool = False,
     seed: int = 0,
+    limit: int | None = None,
 ) -> Comparison:
     """The same from recorded answers: no call is made.
 
@@ -304,6 +316,7 @@ def replay(
         recording: of at least these tiers.
         catalogue, door: of today, to be held against the recording's.
         tickets, labels, strategies, tiers, task, measures, final, seed: as `bakeoff`.
+        limit: judge the first so many tickets only.
 
     Raises:
         RecordingError: it belongs to something else, or lacks answers.
@@ -312,7 +325,7 @@ def replay(
     strategies = all_strategies(labels, catalogue) if strategies is None else strategies
     _unlock(tickets, labels, final)
     now = Provenance.of(tickets, labels, tiers_of(strategies, tiers), catalogue=catalogue, door=door, task=task)
-    notes = recording.check(now)
+    notes, tickets = recording.check(now), tickets[:limit]
     return _compare(
         recording,
         tickets,

@@ -66,7 +66,7 @@ class Difference:
         shown = f"{self.n} tickets" + (f" of {self.families} families" if 0 < self.families < self.n else "")
         ahead, behind, sign = (a, b, 100) if self.value >= 0 else (b, a, -100)
         low, high = sorted((sign * self.low, sign * self.high))
-        points = f"{sign * self.value:.1f} points [{low:+.1f}, {high:+.1f}]"
+        points = f"{sign * self.value:.1f} points [{_signed(low)}, {_signed(high)}]"
         only = f"{a} alone is right on {self.only_a}, {b} alone on {self.only_b}"
         if self.decides:
             return f"{measure}: {ahead} is ahead of {behind} by {points} on {shown}; {only}."
@@ -267,6 +267,10 @@ def kappa(
     return Share(value, low, high, len(a), count)
 
 
+def _signed(points: float) -> str:
+    return f"{round(points, 1) + 0.0:+.1f}"  # + 0.0: no minus before a zero
+
+
 def _kappa_of(cells: Floats, labels: int) -> Floats:
     tables = cells.reshape(-1, labels, labels) / cells.sum(axis=1)[:, None, None]
     seen = np.trace(tables, axis1=1, axis2=2)
@@ -284,14 +288,14 @@ def _clusters(families: Sequence[Hashable], n: int) -> tuple[npt.NDArray[np.intp
 
 def _weighted(values: npt.NDArray[Any], count: int, seed: int, resamples: int) -> Floats:
     """Sums of the families' values in each resample, shape (resamples, ...)."""
-    if count <= 500:
+    if count <= 300:
         sums: Floats = _draws(count, seed, resamples) @ values.astype(np.float64)
         return sums
     blocks = [_drawn(count, seed + i, 250) @ values.astype(np.float64) for i in range(math.ceil(resamples / 250))]
     return np.concatenate(blocks)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=12)
 def _draws(count: int, seed: int, resamples: int) -> Floats:
     return _drawn(count, seed, resamples)
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from workshop_lib.bedrock.errors import WorkshopError
 from workshop_lib.bedrock.settings import Settings
+from workshop_lib.cli.bakeoff import bakeoff, label
 from workshop_lib.triage.schema import Ticket
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
+app.command()(bakeoff)
+app.command()(label)
 
 
 @app.command()
