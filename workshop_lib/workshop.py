@@ -89,7 +89,8 @@ def open_workshop(settings: Settings | None = None) -> Workshop:
             catalogue, time_scale=settings.time_scale, data_dir=settings.data_dir, cache_dir=settings.cache_dir
         ).start()
         settings = settings.model_copy(update={"endpoint_url": endpoint.url})
-    bedrock = Bedrock(settings, catalogue, stand_ins=_stand_ins(settings))
+    patience_s = 60 if settings.mode == "live" else 300  # the first call of all trains the small models
+    bedrock = Bedrock(settings, catalogue, read_timeout_s=patience_s, stand_ins=_stand_ins(settings))
     set_default_client(bedrock, opened=True)
     return Workshop(settings, catalogue, bedrock, endpoint)
 

@@ -18,6 +18,7 @@ PROMISED = [
     "01_price_a_call",
     "02_let_the_cheap_model_go_first",
     "03_triage_in_bulk",
+    "04_was_it_worth_it",
 ]
 
 

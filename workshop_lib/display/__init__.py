@@ -1,8 +1,12 @@
 """SHOWING: charts, tables and live pictures. The only part that imports IPython, ipywidgets and matplotlib, each where it is used."""
 
+from workshop_lib.display.bakeoff_charts import confusions, escalation_flow, latencies
 from workshop_lib.display.charts import rules_fired, stated_confidence
 from workshop_lib.display.controls import slider, ticket_form
+from workshop_lib.display.cost_chart import cost_against_agreement
+from workshop_lib.display.disagreements import browse, disagreement, disagreements
 from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk
+from workshop_lib.display.report import report, save_report
 from workshop_lib.display.theme import Html, Picture, door_line, picture, show_table, usd
 
 __all__ = [
@@ -10,9 +14,18 @@ __all__ = [
     "Html",
     "Journey",
     "Picture",
+    "browse",
+    "confusions",
+    "cost_against_agreement",
+    "disagreement",
+    "disagreements",
     "door_line",
+    "escalation_flow",
+    "latencies",
     "picture",
+    "report",
     "rules_fired",
+    "save_report",
     "show_table",
     "slider",
     "stated_confidence",

@@ -20,9 +20,20 @@ COLOURS: Mapping[str, str] = {
     "strong": BLUE,
     "strong-only": BLUE,
     "cascade": RED,
+    "middle": PINK,
+    "three-tier": PINK,
     "judge": PINK,
+    "random-50%": GREY,
+    "oracle": "black",
 }
-MARKERS: Mapping[str, str] = {"cheap-only": "o", "strong-only": "s", "cascade": "D"}
+MARKERS: Mapping[str, str] = {
+    "cheap-only": "o",
+    "strong-only": "s",
+    "cascade": "D",
+    "three-tier": "^",
+    "random-50%": "X",
+    "oracle": "*",
+}
 
 
 @dataclass(frozen=True)

@@ -351,7 +351,7 @@ def record(
     budget_usd: float | None = None,
     on_row: Callable[[Row], None] | None = None,
 ) -> Recording:
-    """Ask each tier about each ticket, in bulk; what is in the store is not asked again. Arguments as `bakeoff`.
+    """Ask each tier about each ticket, in bulk; what the store has an answer to is not asked again. Arguments as `bakeoff`.
 
     Raises:
         RecordingError: the budget was reached before the end.
@@ -369,7 +369,7 @@ def record(
             raise _half(rows, tickets, tiers, spent)
         cascade = Cascade([tier], task=task, client=client)
         file = folder / f"{_file_name(tier.name)}-{made.hash_of(tier.name)}.db"
-        with run_bulk(cascade, tickets, workers=workers, store=file, budget_usd=left) as run:
+        with run_bulk(cascade, tickets, workers=workers, store=file, budget_usd=left, retry_failed=True) as run:
             for row in run:
                 if on_row is not None:
                     on_row(row)
@@ -410,11 +410,12 @@ def judged_agreement(judged: Mapping[str, Attempt[Any]], labels: Mapping[str, An
     """Cohen's kappa of a judge's labels against the key, by field; None where only one label occurs.
 
     Raises:
-        ValueError: the judge has answered none of the tickets.
+        RecordingError: the judge has answered none of the tickets.
     """
     answered = [(i, a.decision) for i, a in judged.items() if a.decision is not None]
     if not answered:
-        raise ValueError("the judge has labelled no ticket")
+        first = next((a.error for a in judged.values()), None)
+        raise RecordingError(f"The judge has labelled no ticket: {first}")
     found: dict[str, Share | None] = {}
     for field in LABELLED:
         said = [str(getattr(decision, field)) for _, decision in answered]
