@@ -48,15 +48,11 @@ def cost_against_agreement(comparison: Comparison, measure: str | None = None) -
     with canvas(7.5, 4.6) as axes:
         steps = [(cost, share.value) for cost, share in (points[name] for name in front)]
         corners = [corner for a, b in itertools.pairwise(steps) for corner in (a, (b[0], a[1]))] + steps[-1:]
-        axes.plot(*zip(*corners, strict=True), color="#BBBBBB", linewidth=4, zorder=1)
+        axes.plot(*zip(*corners, strict=True), color="#BBBBBB", linewidth=4, zorder=1, label="Pareto front")
         anchors = {name: (cost, share.value) for name, (cost, share) in points.items()}
         if line is not None:
             (x0, y0), (x1, y1) = line
-            axes.plot([x0, x1], [y0, y1], color=GREY, linestyle="--", linewidth=1.2, zorder=2)
-            anchors["escalating at random"] = (x0 + 0.8 * (x1 - x0), y0 + 0.8 * (y1 - y0))
-        if len(front) > 1:
-            widest = max(range(len(steps) - 1), key=lambda i: steps[i + 1][0] - steps[i][0])
-            anchors["Pareto front"] = ((steps[widest][0] + steps[widest + 1][0]) / 2, steps[widest][1])
+            axes.plot([x0, x1], [y0, y1], "--", color=GREY, linewidth=1.2, zorder=2, label="escalating at random")
         for name, (cost, share) in points.items():
             colour, marker = looks[name]
             axes.plot([cost, cost], [share.low, share.high], color=colour, linewidth=1.3, zorder=3)
@@ -66,7 +62,8 @@ def cost_against_agreement(comparison: Comparison, measure: str | None = None) -
         widest_cost = max([cost for cost, _ in points.values()] + ([line[1][0]] if line else []))
         axes.set_xlim(-0.04 * (widest_cost or 1), 1.08 * (widest_cost or 1))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        axes.set_xlabel("USD per 1,000 tickets")
+        axes.set_xlabel("USD per 1,000 tickets", loc="left")
+        axes.legend(frameon=False, ncols=2, fontsize=9, loc="upper right", bbox_to_anchor=(1.0, -0.07))
         axes.set_ylabel(f"{named(measure)}, with 95% intervals")
         title_of(axes, title)
         _label_points(axes, anchors, {name: colour for name, (colour, _) in looks.items()}, points)
@@ -174,7 +171,7 @@ def _label_points(axes: Axes, anchors: Mapping[str, Point], colours: Mapping[str
         or [np.empty((0, 2))]
     )
     inside = axes.get_window_extent()
-    for name in sorted(anchors, key=lambda n: (n not in points, anchors[n])):
+    for name in sorted(anchors, key=anchors.__getitem__):
         text = axes.annotate(
             shortened(name),
             anchors[name],
