@@ -99,7 +99,7 @@ def another():
         ({}, {"tiers": [Tier("cheap", temperature=1.0), Tier("strong")]}, "tiers"),
         ({}, {"tiers": [Tier("judge", name="cheap"), Tier("strong")]}, "models"),
         ({}, {"settings": Settings(guardrail_id="workshop", guardrail_version="1")}, "guardrail"),
-        ({}, {"settings": Settings(mode="live", region="us-west-2")}, "door"),
+        ({}, {"settings": Settings(mode="live", region="us-west-2")}, "mode"),
     ],
     ids=["a rule", "a rule of the same name", "a setting", "a model", "a guardrail", "the door"],
 )

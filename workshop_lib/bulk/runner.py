@@ -443,7 +443,7 @@ def run_bulk(
     total = check(cascade.task, items()) if is_file or is_list else None
     kept = None
     if store is not None:
-        door = {"door": getattr(cascade.client, "door", {})}
+        door = getattr(cascade.client, "door", {})
         ids = {name: spec.id for name, spec in specs.items()} or models
         kept = Store(store, identity={**cascade.identity, "models": ids, **door})
     return BulkRun(

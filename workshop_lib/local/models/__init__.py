@@ -18,10 +18,9 @@ def load_answerer(data_dir: Path, cache_dir: Path) -> Answerer:
     Raises:
         ConfigurationError: data or model files are missing.
     """
-    embedder = Embedder()
-    cheap, strong = train(embedder, data_dir, cache_dir)
-    labels = load_labels(data_dir=data_dir)
-    key = {read_ticket(TRIAGE.describe(ticket)): labels[ticket.id] for ticket in load_tickets(data_dir=data_dir)}
+    embedder, labels, tickets = Embedder(), load_labels(data_dir=data_dir), load_tickets(data_dir=data_dir)
+    cheap, strong = train(embedder, tickets, labels, data_dir=data_dir, cache_dir=cache_dir)
+    key = {read_ticket(TRIAGE.describe(ticket)): labels[ticket.id] for ticket in tickets}
     return Answerer(cheap, strong, ZeroShot(embedder), key)
 
 

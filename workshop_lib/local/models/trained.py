@@ -27,8 +27,8 @@ import numpy.typing as npt
 from workshop_lib.bedrock.errors import ConfigurationError
 from workshop_lib.local.models.embedding import Embedder
 from workshop_lib.local.models.speech import sentences
-from workshop_lib.triage.datasets import Label, load_labels, load_tickets
-from workshop_lib.triage.schema import Category, Priority
+from workshop_lib.triage.datasets import Label, load_tickets
+from workshop_lib.triage.schema import Category, Priority, Ticket
 from workshop_lib.triage.task import TRIAGE
 
 RECIPE = "6"
@@ -107,22 +107,29 @@ class TrainedModel:
         return parts[int(head.probabilities(self._quoting.features(parts))[:, head.labels.index(category)].argmax())]
 
 
-def train(embedder: Embedder, data_dir: Path, cache_dir: Path) -> tuple[TrainedModel, TrainedModel]:
+def train(
+    embedder: Embedder, tickets: Sequence[Ticket], labels: Mapping[str, Label], *, data_dir: Path, cache_dir: Path
+) -> tuple[TrainedModel, TrainedModel]:
     """The cheap and the strong model. The fitted heads are kept in `cache_dir`, under a hash of all that went in.
 
-    Raises:
-        ConfigurationError: the tickets cannot be read.
+    Args:
+        embedder: of the strong one.
+        tickets, labels: those of the `train` split are learned, no other.
+        data_dir: where the vectors of the training texts lie.
+        cache_dir: where the heads are kept.
     """
-    labels = load_labels(data_dir=data_dir)
-    tickets = load_tickets("train", data_dir=data_dir)
+    tickets = [ticket for ticket in tickets if labels[ticket.id].split == "train"]
     texts = [read_ticket(TRIAGE.describe(ticket)) for ticket in tickets]
     targets = {name: [of(labels[t.id]) for t in tickets] for name, of in HEADS.items()}
     digest = hashlib.sha256(repr([RECIPE, texts, targets]).encode()).hexdigest()[:16]
     cache = cache_dir / f"pair-{digest}.npz"
     stored = _read(cache)
     if stored is None:
-        stored = _fit_all(training_vectors(embedder, texts, data_dir), texts, targets)
-        _write(cache, stored)
+        with _one_at_a_time(cache):
+            stored = _read(cache)
+            if stored is None:
+                stored = _fit_all(training_vectors(embedder, texts, data_dir), texts, targets)
+                _write(cache, stored)
     hashed = {view: Hashed(*HASHED[view][:2], stored[f"{view}/idf"]) for view in HASHED}
     known = {head: tuple(sorted(set(target))) for head, target in targets.items()}
     likeness = Likeness(embedder, stored["center"], stored["rows"], hashed["phrases"], hashed["letters"])
@@ -347,10 +354,27 @@ def _read(cache: Path) -> Arrays | None:
         return None  # not there yet, or cut short: fit again
 
 
-def _write(cache: Path, stored: Arrays) -> None:
-    """All or nothing: several notebooks may train at once."""
+@contextmanager
+def _one_at_a_time(cache: Path) -> Iterator[None]:
+    """Several notebooks may open at once: one of them trains, on all cores, and the others read what it wrote."""
+    import filelock
+
+    lock = filelock.FileLock(cache.with_suffix(".lock"))
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:  # a read-only folder: each trains for itself
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write(cache: Path, stored: Arrays) -> None:
+    """All or nothing."""
+    try:
         with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".npz", delete=False) as file:
             np.savez(file, **stored)  # type: ignore[arg-type]  # numpy types its other keyword first
         Path(file.name).replace(cache)
