@@ -51,13 +51,6 @@ class HttpAnswer:
         return json.loads(self.body)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Several workers share the files among them; a lab and its solved twin stay together, for they use one store."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> Iterator[None]:
     """No AWS, workshop or proxy setting of the machine reaches a test, and no test reaches AWS."""

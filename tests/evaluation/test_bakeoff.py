@@ -333,3 +333,13 @@ def test_kappa_of_a_field_with_one_label_is_none(bedrock, labels, tmp_path):
     calm = [t for t in load_tickets("workshop") if not labels[t.id].needs_human][:3]
     made = record(calm, labels, [Tier("judge")], client=bedrock, store=tmp_path)
     assert judged_agreement({i: tiers["judge"] for i, tiers in made.answers().items()}, labels)["needs_human"] is None
+
+
+def test_a_second_window_waits_for_the_first_and_pays_for_nothing(bedrock, tickets, labels, tmp_path, endpoint):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(record, tickets, labels, [Tier("cheap")], client=bedrock, store=tmp_path) for _ in range(2)]
+        first, second = (run.result() for run in both)
+    assert first.rows == second.rows
+    assert endpoint.journal.calls == len(tickets)

@@ -10,13 +10,12 @@ from workshop_lib.display.canvas import canvas, enumerated, looks_of, main_measu
 from workshop_lib.display.theme import GREY, Picture, picture, usd
 from workshop_lib.evaluation.bakeoff import Comparison
 from workshop_lib.evaluation.statistics import Share
+from workshop_lib.evaluation.strategies import OUT_OF_REACH
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.transforms import Bbox
 
-OUT_OF_REACH = "oracle"
-"""The strategy that knows the key: shown, but on no front."""
 LESS_IS_BETTER = ("false_alarms", "urgent_false_alarms")
 ASIDE = ("cheap-only", "strong-only", OUT_OF_REACH)
 Point = tuple[float, float]

@@ -11,6 +11,7 @@ import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from workshop_lib.bedrock.catalogue import Catalogue
 from workshop_lib.bedrock.client import Bedrock, default_client
 from workshop_lib.bedrock.errors import ConfigurationError
 from workshop_lib.bulk.rows import Row
-from workshop_lib.bulk.runner import run_bulk
-from workshop_lib.bulk.store import Store
+from workshop_lib.bulk.runner import BulkRun, run_bulk
+from workshop_lib.bulk.store import Store, StoreInUse
 from workshop_lib.cascade.attempt import Attempt, Outcome, Tier
 from workshop_lib.cascade.cascade import Cascade, id_of
 from workshop_lib.evaluation.metrics import (
@@ -33,12 +34,14 @@ from workshop_lib.evaluation.metrics import (
 )
 from workshop_lib.evaluation.provenance import Provenance, Recording, RecordingError
 from workshop_lib.evaluation.statistics import Difference, Share, kappa, paired_difference
-from workshop_lib.evaluation.strategies import Asked, Strategy, all_strategies, identity_of, work_out
+from workshop_lib.evaluation.strategies import OUT_OF_REACH, Asked, Strategy, all_strategies, identity_of, work_out
 from workshop_lib.triage.task import TRIAGE, Task
 
 FORM = "bakeoff-1"
 COMPARED = ("category", "joint")
 """Measures by which strategies are compared in pairs, where the task has them."""
+PATIENCE_S = 300
+"""How long to wait for another program that fills the same store."""
 LABELLED = ("category", "priority", "needs_human")
 
 
@@ -107,8 +110,8 @@ class Comparison:
 
     @property
     def pareto(self) -> tuple[str, ...]:
-        """Strategies that no other one beats on cost and joint agreement at once, from the cheapest up."""
-        worth = {name: (s.cost_usd, self._main(s).value) for name, s in self.scores.items()}
+        """Strategies that no other one beats on cost and joint agreement at once, from the cheapest up; the oracle has no part in it."""
+        worth = {name: (s.cost_usd, self._main(s).value) for name, s in self.scores.items() if name != OUT_OF_REACH}
         kept = [
             name
             for name, (cost, value) in worth.items()
@@ -369,7 +372,8 @@ def record(
             raise _half(rows, tickets, tiers, spent)
         cascade = Cascade([tier], task=task, client=client)
         file = folder / f"{_file_name(tier.name)}-{made.hash_of(tier.name)}.db"
-        with run_bulk(cascade, tickets, workers=workers, store=file, budget_usd=left, retry_failed=True) as run:
+        begin = partial(run_bulk, cascade, tickets, workers=workers, store=file, budget_usd=left, retry_failed=True)
+        with _once_free(begin) as run:
             for row in run:
                 if on_row is not None:
                     on_row(row)
@@ -490,6 +494,19 @@ def _compare(
         seed=seed,
         notes=notes,
     )
+
+
+def _once_free(begin: Callable[[], BulkRun]) -> BulkRun:
+    """A run, as soon as no other program (the same lab in a second window, say) writes to its store."""
+    import tenacity
+
+    patient = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(StoreInUse),
+        stop=tenacity.stop_after_delay(PATIENCE_S),
+        wait=tenacity.wait_fixed(0.2),
+        reraise=True,
+    )
+    return patient(begin)
 
 
 def _half(rows: Sequence[Row], tickets: Sequence[Any], tiers: Sequence[Tier], spent: float) -> RecordingError:

@@ -51,6 +51,10 @@ class Asked:
 Strategy = Cascade[Any] | Callable[[Asked], Outcome[Any]]
 
 
+OUT_OF_REACH = "oracle"
+"""The strategy that knows the key: it is shown, and it is nobody's choice."""
+
+
 class NoCalls:
     """The client of a strategy that is only worked out: it refuses to call."""
 
@@ -92,7 +96,7 @@ def all_strategies(
     if "middle" in catalogue.roles:
         tiers = [Tier("cheap"), Tier("middle"), Tier("strong")]
         strategies["three-tier"] = Cascade(tiers, escalate_when=rule, client=NoCalls())
-    return {**strategies, "random-50%": at_random(0.5), "oracle": oracle(labels)}
+    return {**strategies, "random-50%": at_random(0.5), OUT_OF_REACH: oracle(labels)}
 
 
 def at_random(share: float, *, seed: int = 0) -> Callable[[Asked], Outcome[Any]]:
