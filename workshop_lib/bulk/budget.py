@@ -45,9 +45,10 @@ def most_it_can_cost(cascade: Cascade[Any], item: Any, *, tiers: tuple[Tier, ...
     total = 0.0
     for tier in cascade.tiers if tiers is None else tiers:
         answer = tier.max_tokens or task.max_tokens
+        worded = max((_bytes(wording) for wording in tier.wordings), default=0)
         for turn in range(tier.repairs + 1):
-            asked = prompt + turn * (answer + REPAIR_TOKENS)
-            total += catalogue[tier.model].cost(Usage(input_tokens=asked, output_tokens=answer))
+            asked = prompt + worded + turn * (answer + REPAIR_TOKENS)
+            total += tier.votes * catalogue[tier.model].cost(Usage(input_tokens=asked, output_tokens=answer))
     return total
 
 

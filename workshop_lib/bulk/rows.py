@@ -77,6 +77,10 @@ class Row(BaseModel):
         default=None,
         description="Why this tier failed. On a final row with a decision, a lower tier's answer was kept.",
     )
+    agreement: float | None = Field(
+        default=None,
+        description="Where this tier was asked several times: the share of answers that gave this decision.",
+    )
     ticket_cost_usd: float = Field(description="USD of all rows of this ticket so far: what was already paid.")
 
     @property
@@ -136,7 +140,7 @@ def attempt_of(row: Row, task: Task[Any]) -> Attempt[Any]:
     if row.cost_usd or row.usage != Usage():
         said = {"role": "assistant", "content": list[Any]()}
         replies = (Reply(row.model, "", said, "", row.usage, row.cost_usd, row.latency_ms, 0.0, row.attempts),)
-    return Attempt(row.tier, row.model, task, decision, _error_of(row.error), replies, row.attempts)
+    return Attempt(row.tier, row.model, task, decision, _error_of(row.error), replies, row.attempts, row.agreement)
 
 
 def _error_of(told: RowError | None) -> WorkshopError | None:
@@ -174,5 +178,6 @@ def _row(
         cost_usd=attempt.cost_usd,
         attempts=attempt.http_attempts,
         error=None if error is None else RowError.of(attempt.tier, error),
+        agreement=attempt.agreement,
         ticket_cost_usd=paid_usd + attempt.cost_usd,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -49,10 +50,20 @@ class Tier:
     """Longest answer; None: what the task says."""
     repairs: int = 1
     """How often an unusable answer is sent back with what is wrong in it."""
+    votes: int = 1
+    """Samples at most; above 1 their majority answers, and the share that agrees is the confidence. All are paid for."""
+    wordings: tuple[str, ...] = ()
+    """Added to the system prompt in turn, so that the samples of a vote are asked differently."""
 
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.model)
+        if self.votes < 1:
+            raise ValueError(f"a tier needs one vote or more, not {self.votes}")
+        if self.votes > 1 and self.temperature == 0 and len(self.wordings) < 2:
+            raise ValueError(
+                f"{self.votes} votes at temperature 0 are one vote: give temperature=1.0, or wordings that differ"
+            )
 
 
 @dataclass(frozen=True)
@@ -79,12 +90,21 @@ class Attempt(Generic[D_co]):
     """Every answer that was paid for: one, or more after a repair turn."""
     http_attempts: int = 0
     """HTTP requests of all calls of this try, retries and failed ones included."""
+    agreement: float | None = None
+    """Of a vote: the share of samples that gave this decision, unusable ones counted as dissent; None: there was no vote."""
 
     @property
     def confidence(self) -> float | None:
-        """What the model states about itself (source: self-reported), None if its task does not ask."""
+        """The share of votes where there was a vote, else what the model states about itself, None if its task does not ask."""
+        if self.agreement is not None:
+            return self.agreement
         stated = getattr(self.decision, "confidence", None)
         return None if stated is None else float(stated)
+
+    @property
+    def confidence_source(self) -> Literal["votes", "self-reported"]:
+        """Where `confidence` comes from."""
+        return "self-reported" if self.agreement is None else "votes"
 
     @property
     def cost_usd(self) -> float:
@@ -172,9 +192,44 @@ class Event(Generic[D_co]):
 def attempt(item: Any, tier: Tier, *, task: Task[D], client: Converses) -> Attempt[D]:
     """Ask one tier. An unusable answer is sent back once with what is wrong in it; failures are recorded, not raised.
 
+    A tier of several votes is asked until no further sample could change the majority.
+
     Raises:
         UnknownModel: the tier names no model of the catalogue (a mistake in the program, not in the item).
     """
+    wordings = tier.wordings or ("",)
+    if tier.votes == 1:
+        return _sample(item, tier, task=task, client=client, wording=wordings[0])
+    samples: list[Attempt[D]] = []
+    ballots: Counter[str] = Counter()
+    while len(samples) < tier.votes and not _decided(ballots, left=tier.votes - len(samples)):
+        wording = wordings[len(samples) % len(wordings)]
+        samples.append(_sample(item, tier, task=task, client=client, wording=wording))
+        if (decision := samples[-1].decision) is not None:
+            ballots[_ballot(decision)] += 1
+    replies = tuple(reply for sample in samples for reply in sample.replies)
+    calls = sum(sample.http_attempts for sample in samples)
+    if not ballots:
+        return replace(samples[-1], replies=replies, http_attempts=calls)
+    chosen, votes = ballots.most_common(1)[0]  # of equal ones, the first that was given
+    first = next(s for s in samples if s.decision is not None and _ballot(s.decision) == chosen)
+    return replace(first, replies=replies, http_attempts=calls, agreement=votes / len(samples))
+
+
+def _decided(ballots: Counter[str], *, left: int) -> bool:
+    """Whether the leader stays ahead, or level and first, whatever is still to come."""
+    ranked = [count for _, count in ballots.most_common(2)]
+    return bool(ranked) and ranked[0] - (ranked[1] if len(ranked) > 1 else 0) >= left + (len(ranked) > 1)
+
+
+def _ballot(decision: BaseModel) -> str:
+    """What is voted on: the fields of closed lists and yes or no, not the words and figures around them."""
+    loose = {name for name, field in type(decision).model_fields.items() if field.annotation in (str, float)}
+    return decision.model_dump_json(exclude=loose)
+
+
+def _sample(item: Any, tier: Tier, *, task: Task[D], client: Converses, wording: str = "") -> Attempt[D]:
+    system = f"{task.system}\n\n{wording}" if wording else task.system
     replies: list[Reply] = []
     calls = 0
     conversation: list[Message] = [{"role": "user", "content": [{"text": task.describe(item)}]}]
@@ -188,7 +243,7 @@ def attempt(item: Any, tier: Tier, *, task: Task[D], client: Converses) -> Attem
             reply = client.converse(
                 tier.model,
                 conversation,
-                system=task.system,
+                system=system,
                 tool=task.tool,
                 max_tokens=tier.max_tokens or task.max_tokens,
                 temperature=tier.temperature,

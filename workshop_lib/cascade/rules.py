@@ -98,20 +98,29 @@ def rule(test: Callable[[AnyAttempt], str | bool | None]) -> Rule:
     return _Function(name, test, name, identity=f"{name} with code {code_hash(test)}")
 
 
-def confidence_below(threshold: float) -> Rule:
+def confidence_below(threshold: float, calibrator: Callable[[float], float] | None = None) -> Rule:
     """Escalate when the confidence is strictly below `threshold` (0.70 stays at 0.7). Without a confidence it stays silent.
+
+    Args:
+        threshold: within 0..1; just above 1 sends up everything that has a confidence.
+        calibrator: makes the probability of being right out of a confidence (see `calibration`); the threshold is then one of it.
 
     Raises:
         ValueError: the threshold is not within 0..1.
     """
-    if not 0 <= threshold <= 1:
+    if not 0 <= threshold < 1.001:
         raise ValueError(f"a confidence threshold lies within 0..1, not at {threshold}")
 
     def test(attempt: AnyAttempt) -> str | None:
         c = attempt.confidence
+        if c is not None and calibrator is not None:
+            c = calibrator(c)
         return f"confidence {c:.2f} < {threshold:g}" if c is not None and c < threshold else None
 
-    return _Function(f"confidence_below({threshold:g})", test, "low_confidence")
+    name = f"confidence_below({threshold:g}{', calibrated' if calibrator else ''})"
+    fitted = getattr(calibrator, "to_json", lambda: calibrator and code_hash(calibrator))()
+    known = hashlib.sha256(str(fitted).encode()).hexdigest()[:8] if calibrator else ""
+    return _Function(name, test, "low_confidence", identity=f"confidence_below({threshold!r}) {known}".strip())
 
 
 def invalid_output() -> Rule:

@@ -62,10 +62,12 @@ from workshop_lib.evaluation.strategies import (
     standard_strategies,
     taught_rule,
 )
+from workshop_lib.evaluation.thresholds import Choice, choose_threshold
 
 __all__ = [
     "TRIAGE_MEASURES",
     "Asked",
+    "Choice",
     "Comparison",
     "Curve",
     "Difference",
@@ -91,6 +93,7 @@ __all__ = [
     "baselines",
     "break_even_escalation",
     "category_agreement",
+    "choose_threshold",
     "clustered_share",
     "confusion",
     "cost_at_equal_agreement",
