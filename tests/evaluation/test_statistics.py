@@ -236,3 +236,14 @@ def test_kappa_of_full_agreement_is_one_with_a_lower_end_below_it():
 def test_a_difference_larger_than_the_discordance_is_refused(difference, discordance):
     with pytest.raises(ValueError, match="discordance"):
         required_tickets(difference, discordance=discordance)
+
+
+def test_beyond_many_families_the_interval_is_what_resampling_them_gives(monkeypatch):
+    from workshop_lib.evaluation import statistics
+
+    chance = np.random.default_rng(15)
+    right, families = (chance.random(5_000) < 0.8).tolist(), families_of(2_500, 2)
+    at_once = clustered_share(right, families)
+    monkeypatch.setattr(statistics, "MANY", 10_000)
+    resampled = clustered_share(right, families)
+    assert (at_once.low, at_once.high) == pytest.approx((resampled.low, resampled.high), abs=5e-4)

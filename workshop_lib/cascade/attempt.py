@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -64,6 +64,14 @@ class Tier:
             raise ValueError(
                 f"{self.votes} votes at temperature 0 are one vote: give temperature=1.0, or wordings that differ"
             )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Name, model and what is not by default, as JSON knows it: a setting that a later version adds changes no kept run."""
+        chosen = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return {"model": self.model, "name": self.name} | {
+            name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()
+        }
 
 
 @dataclass(frozen=True)

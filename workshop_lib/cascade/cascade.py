@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
@@ -111,7 +110,7 @@ class Cascade(Generic[D]):
             "task": self.task.name,
             "prompt": self.task.fingerprint,
             "stakes": code_hash(self.task.stakes),
-            "tiers": [asdict(tier) for tier in self.tiers],
+            "tiers": [tier.settings for tier in self.tiers],
             "rule": self.escalate_when.identity,
         }
 

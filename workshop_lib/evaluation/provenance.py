@@ -81,7 +81,7 @@ class Provenance:
         """
         known = {id_of(ticket): labels.get(id_of(ticket)) for ticket in tickets}
         splits = {str(getattr(label, "split", "own")) for label in known.values()}
-        settings = {tier.name: asdict(tier) for tier in tiers}
+        settings = {tier.name: tier.settings for tier in tiers}
         for tier in tiers:
             spec = catalogue[tier.model]
             settings[tier.name] |= {"key": spec.key, "id": spec.id}
