@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,13 +51,13 @@ class Answerer:
     """The small models behind the catalogue's names. Safe to share between threads."""
 
     def __init__(
-        self, cheap: TrainedModel, strong: TrainedModel, zero_shot: ZeroShot, key: Mapping[str, Label]
+        self, cheap: TrainedModel, strong: TrainedModel, zero_shot: ZeroShot, key: Callable[[], Mapping[str, Label]]
     ) -> None:
         """
         Args:
             cheap, strong: the trained pair.
             zero_shot: for closed lists that the pair was not trained on.
-            key: the answer key by `read_ticket` text, for the judge.
+            key: gives the answer key by `read_ticket` text, for the judge.
         """
         self._models = {"cheap": cheap, "strong": strong, "judge": strong}
         self._zero_shot, self._key = zero_shot, key
@@ -98,7 +98,7 @@ class Answerer:
         properties, required = _form(schema)
         filled: dict[str, Any] = {}
         learned, certainty = self._learned(manner, text, properties, question)
-        key = self._key.get(text) if manner == "judge" and learned else None
+        key = self._key().get(text) if manner == "judge" and learned else None
         for name, form in properties.items():
             values = labels_of(form)
             if name in learned:

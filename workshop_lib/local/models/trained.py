@@ -27,8 +27,8 @@ import numpy.typing as npt
 from workshop_lib.bedrock.errors import ConfigurationError
 from workshop_lib.local.models.embedding import Embedder
 from workshop_lib.local.models.speech import sentences
-from workshop_lib.triage.datasets import Label, load_tickets
-from workshop_lib.triage.schema import Category, Priority, Ticket
+from workshop_lib.triage.datasets import Label, load_labels, load_tickets
+from workshop_lib.triage.schema import Category, Priority
 from workshop_lib.triage.task import TRIAGE
 
 RECIPE = "6"
@@ -107,31 +107,22 @@ class TrainedModel:
         return parts[int(head.probabilities(self._quoting.features(parts))[:, head.labels.index(category)].argmax())]
 
 
-def train(
-    embedder: Embedder, tickets: Sequence[Ticket], labels: Mapping[str, Label], *, data_dir: Path, cache_dir: Path
-) -> tuple[TrainedModel, TrainedModel]:
+def train(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> tuple[TrainedModel, TrainedModel]:
     """The cheap and the strong model. The fitted heads are kept in `cache_dir`, under a hash of all that went in.
 
-    Args:
-        embedder: of the strong one.
-        tickets, labels: those of the `train` split are learned, no other.
-        data_dir: where the vectors of the training texts lie.
-        cache_dir: where the heads are kept.
+    Raises:
+        ConfigurationError: the tickets cannot be read.
     """
-    tickets = [ticket for ticket in tickets if labels[ticket.id].split == "train"]
-    texts = [read_ticket(TRIAGE.describe(ticket)) for ticket in tickets]
-    targets = {name: [of(labels[t.id]) for t in tickets] for name, of in HEADS.items()}
-    digest = hashlib.sha256(repr([RECIPE, texts, targets]).encode()).hexdigest()[:16]
-    cache = cache_dir / f"pair-{digest}.npz"
+    cache = cache_dir / f"pair-{hashlib.sha256(identity(data_dir).encode()).hexdigest()[:16]}.npz"
     stored = _read(cache)
     if stored is None:
         with _one_at_a_time(cache):
             stored = _read(cache)
             if stored is None:
-                stored = _fit_all(training_vectors(embedder, texts, data_dir), texts, targets)
+                stored = _learn(embedder, data_dir)
                 _write(cache, stored)
     hashed = {view: Hashed(*HASHED[view][:2], stored[f"{view}/idf"]) for view in HASHED}
-    known = {head: tuple(sorted(set(target))) for head, target in targets.items()}
+    known = {head: tuple(map(str, stored[f"labels/{head}"])) for head in HEADS}
     likeness = Likeness(embedder, stored["center"], stored["rows"], hashed["phrases"], hashed["letters"])
     part = slice(-HASHED["letters"][2], None)
 
@@ -157,7 +148,10 @@ def identity(data_dir: Path) -> str:
     """
     try:
         key = (data_dir / "labels.jsonl").read_bytes().splitlines()
-        learned = (data_dir / "tickets.jsonl").read_bytes() + b"".join(line for line in key if b'"train"' in line)
+        texts = (
+            (data_dir / "tickets.jsonl").read_bytes().replace(b"\r\n", b"\n")
+        )  # a checkout on Windows is no other pair
+        learned = texts + b"".join(line for line in key if b'"train"' in line)
     except OSError as error:
         raise ConfigurationError(
             f"The local models have nothing to learn from: {error}.", advice="Restore the data folder."
@@ -252,6 +246,14 @@ def read_ticket(user_message: str) -> str:
         return f"{found[1].strip()}\n{found[2].strip()}".strip()
     found = re.search(r"<(item|ticket|document|text)>(.*)</\1>", user_message, re.S)
     return (found[2] if found else user_message).strip()
+
+
+def _learn(embedder: Embedder, data_dir: Path) -> Arrays:
+    labels, tickets = load_labels(data_dir=data_dir), load_tickets("train", data_dir=data_dir)
+    texts = [read_ticket(TRIAGE.describe(ticket)) for ticket in tickets]
+    targets = {name: [of(labels[t.id]) for t in tickets] for name, of in HEADS.items()}
+    fitted = _fit_all(training_vectors(embedder, texts, data_dir), texts, targets)
+    return fitted | {f"labels/{name}": np.array(sorted(set(target))) for name, target in targets.items()}
 
 
 def _fit_all(vectors: npt.NDArray[np.float32], texts: Sequence[str], targets: Mapping[str, Sequence[str]]) -> Arrays:
