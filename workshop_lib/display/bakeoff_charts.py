@@ -9,7 +9,7 @@ from enum import EnumType
 from workshop_lib.cascade.cascade import id_of
 from workshop_lib.display.canvas import canvas, looks_of, main_measure, named, shortened, title_of
 from workshop_lib.display.theme import BLUE, COLOURS, GREEN, GREY, RED, Picture, picture
-from workshop_lib.evaluation.bakeoff import Comparison
+from workshop_lib.evaluation.comparison import Comparison
 from workshop_lib.evaluation.metrics import confusion
 
 FATES = {

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from workshop_lib.display.theme import COLOURS, MARKERS
-from workshop_lib.evaluation.bakeoff import COMPARED, Comparison
+from workshop_lib.evaluation.comparison import COMPARED, Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

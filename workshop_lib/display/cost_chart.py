@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from workshop_lib.display.canvas import canvas, enumerated, looks_of, main_measure, named, shortened, title_of
 from workshop_lib.display.theme import GREY, Picture, picture, usd
-from workshop_lib.evaluation.bakeoff import Comparison
+from workshop_lib.evaluation.comparison import Comparison
 from workshop_lib.evaluation.statistics import Share
 from workshop_lib.evaluation.strategies import OUT_OF_REACH
 

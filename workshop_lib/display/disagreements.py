@@ -7,7 +7,7 @@ from typing import Any
 
 from workshop_lib.display.canvas import main_measure
 from workshop_lib.display.theme import Html, show_table
-from workshop_lib.evaluation.bakeoff import Comparison
+from workshop_lib.evaluation.comparison import Comparison
 
 TEXT_SHOWN = 200
 """Characters of a ticket's text in the table."""

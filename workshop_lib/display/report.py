@@ -14,7 +14,7 @@ from workshop_lib.display.canvas import main_measure
 from workshop_lib.display.cost_chart import cost_against_agreement
 from workshop_lib.display.disagreements import disagreements
 from workshop_lib.display.theme import Picture, table
-from workshop_lib.evaluation.bakeoff import LABELLED, Comparison
+from workshop_lib.evaluation.comparison import LABELLED, Comparison
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}

@@ -1,7 +1,6 @@
 """JUDGING: what a strategy is worth, with intervals."""
 
 from workshop_lib.evaluation.bakeoff import (
-    Comparison,
     LockedSplit,
     bakeoff,
     judged_agreement,
@@ -10,6 +9,7 @@ from workshop_lib.evaluation.bakeoff import (
     replay,
     tiers_of,
 )
+from workshop_lib.evaluation.comparison import Comparison
 from workshop_lib.evaluation.curves import (
     Curve,
     ReliabilityBin,

@@ -12,7 +12,7 @@ from typing import Any
 from workshop_lib.bedrock.errors import InvalidOutput
 from workshop_lib.cascade.attempt import Attempt, Outcome
 from workshop_lib.display.theme import Html, show_table, usd
-from workshop_lib.evaluation.bakeoff import Comparison
+from workshop_lib.evaluation.comparison import Comparison
 from workshop_lib.evaluation.metrics import Scores, joint_agreement
 from workshop_lib.evaluation.statistics import Share, wilson
 from workshop_lib.evaluation.strategies import Asked
