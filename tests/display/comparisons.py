@@ -4,7 +4,7 @@ from workshop_lib import TRIAGE, Attempt, Cascade, Ticket, Tier, stakes
 from workshop_lib.bedrock.catalogue import Usage
 from workshop_lib.bedrock.errors import Throttled
 from workshop_lib.bedrock.replies import Reply
-from workshop_lib.evaluation import TRIAGE_MEASURES, Asked, Comparison, NoCalls, Provenance, score
+from workshop_lib.evaluation import TRIAGE_MEASURES, Asked, Comparison, NoCalls, Provenance, Recording, score
 from workshop_lib.evaluation.strategies import identity_of, work_out
 from workshop_lib.triage import Category, Decision, Label, Priority
 
@@ -53,7 +53,9 @@ def compared(*said, chosen=None, text="Hello.", measures=TRIAGE_MEASURES, mode="
         outcomes=outcomes,
         tickets=tickets,
         labels=labels,
-        provenance=Provenance("triage", "p", {}, "c", {"mode": mode}, "calibration", "t", "l", len(tickets)),
+        recording=Recording(
+            Provenance("triage", "p", {}, "c", {"mode": mode}, "calibration", "t", "l", len(tickets)), ()
+        ),
         identities={name: identity_of(strategy) for name, strategy in chosen.items()},
         measures=measures,
         final=False,

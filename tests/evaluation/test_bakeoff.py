@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from workshop_lib import Cascade, Tier, confidence_below, load_labels, load_tickets, stakes
+from workshop_lib import Cascade, Tier, confidence_below, load_tickets, stakes
 from workshop_lib.bedrock.errors import ConfigurationError
 from workshop_lib.evaluation import (
     Asked,
@@ -27,11 +27,6 @@ from workshop_lib.evaluation import (
     tiers_of,
 )
 from workshop_lib.triage.task import Task
-
-
-@pytest.fixture(scope="module")
-def labels():
-    return load_labels()
 
 
 @pytest.fixture(scope="module")

@@ -5,17 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from workshop_lib import Tier, load_labels, load_tickets
+from workshop_lib import Tier, load_tickets
 from workshop_lib.bedrock.catalogue import Catalogue
 from workshop_lib.evaluation import Provenance, Recording, RecordingError, record
 from workshop_lib.triage.task import TRIAGE
 
 TIERS = [Tier("cheap"), Tier("strong")]
-
-
-@pytest.fixture(scope="module")
-def labels():
-    return load_labels()
 
 
 @pytest.fixture(scope="module")

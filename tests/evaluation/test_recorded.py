@@ -5,18 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from workshop_lib import Catalogue, Settings, Tier, load_labels, load_tickets
+from workshop_lib import Catalogue, Settings, Tier, load_tickets
 from workshop_lib.evaluation import Recording, all_strategies, record, replay
 from workshop_lib.workshop import door_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "data" / "recorded"
 SPLITS = ("workshop", "calibration", "test")
-
-
-@pytest.fixture(scope="module")
-def labels():
-    return load_labels()
 
 
 @pytest.fixture(scope="module")

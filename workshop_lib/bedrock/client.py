@@ -173,9 +173,7 @@ class Bedrock:
                 for event in stream:
                     yield from gathered.add(event)
                 if not gathered.complete:
-                    raise ResponseStreamingError(
-                        error="the stream ended before its last event"
-                    )  # one handler for every break
+                    raise ResponseStreamingError(error="the stream ended before its last event")
                 break
             except errors.of_a_call() as error:
                 ours = errors.from_botocore(error, model=spec.key, attempts=spent)

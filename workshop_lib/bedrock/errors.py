@@ -249,9 +249,7 @@ _OF_BOTOCORE: tuple[tuple[type[Exception], type[BedrockError]], ...] = (
 
 def of_a_call() -> tuple[type[Exception], ...]:
     """What a boto3 call can raise; a stream that breaks raises urllib3's own errors."""
-    from urllib3.exceptions import HTTPError  # a tenth of a second that `import workshop_lib` need not take
-
-    return boto.ClientError, boto.BotoCoreError, HTTPError
+    return boto.ClientError, boto.BotoCoreError, _http_error()
 
 
 def from_botocore(error: Exception, *, model: str = "", attempts: int = 0) -> BedrockError:
@@ -272,8 +270,8 @@ def from_botocore(error: Exception, *, model: str = "", attempts: int = 0) -> Be
             code = "ThrottlingException"  # what the service said, whatever our client made of it
     else:
         code = type(error).__name__
-        other = BedrockError if isinstance(error, boto.BotoCoreError | ValueError) else StreamBroken  # urllib3's
-        kind = next((ours for theirs, ours in _OF_BOTOCORE if isinstance(error, theirs)), other)
+        known: tuple[tuple[type[Exception], type[BedrockError]], ...] = (*_OF_BOTOCORE, (_http_error(), StreamBroken))
+        kind = next((ours for theirs, ours in known if isinstance(error, theirs)), BedrockError)
     where = f"{model}: " if model else ""
     return kind(f"{where}{_as_sentence(text)}", model=model, code=code, attempts=attempts)
 
@@ -281,6 +279,12 @@ def from_botocore(error: Exception, *, model: str = "", attempts: int = 0) -> Be
 def is_daily_quota(message: str) -> bool:
     """Whether a throttling message speaks of the quota per day, which no retry can satisfy."""
     return "per day" in message.lower()
+
+
+def _http_error() -> type[Exception]:
+    from urllib3.exceptions import HTTPError  # a tenth of a second that `import workshop_lib` need not take
+
+    return HTTPError
 
 
 def _kind_of(code: str, message: str) -> type[BedrockError]:

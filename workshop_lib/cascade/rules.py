@@ -117,10 +117,11 @@ def confidence_below(threshold: float, calibrator: Callable[[float], float] | No
             c = calibrator(c)
         return f"confidence {c:.2f} < {threshold:g}" if c is not None and c < threshold else None
 
-    name = f"confidence_below({threshold:g}{', calibrated' if calibrator else ''})"
-    fitted = getattr(calibrator, "to_json", lambda: calibrator and code_hash(calibrator))()
-    known = hashlib.sha256(str(fitted).encode()).hexdigest()[:8] if calibrator else ""
-    return _Function(name, test, "low_confidence", identity=f"confidence_below({threshold!r}) {known}".strip())
+    name, identity = f"confidence_below({threshold:g})", f"confidence_below({threshold!r})"
+    if calibrator is not None:
+        name = f"confidence_below({threshold:g}, calibrated)"
+        identity += f" calibrated by {hashlib.sha256(_lasting(calibrator).encode()).hexdigest()[:8]}"
+    return _Function(name, test, "low_confidence", identity=identity)
 
 
 def invalid_output() -> Rule:

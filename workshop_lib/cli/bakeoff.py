@@ -74,30 +74,24 @@ def bakeoff(  # noqa: PLR0917  # a command's options are always named
     labels = {ticket.id: key[ticket.id] for ticket in tickets}
     if dry_run:
         path = recorded or settings.data_dir / "recorded" / f"{settings.mode}-{split}.jsonl"
-        comparison, recording = _replayed(
+        comparison = _replayed(
             path, tickets, labels, settings=settings, choose=partial(_chosen, strategy, every), limit=limit, final=final,
             seed=seed,
         )  # fmt: skip
     else:
         tickets = tickets[:limit]
+        judge = [Tier("judge")] if label else []
         with open_workshop(settings) as workshop:
             notes.print(f"[dim]{escape(workshop.door)}[/]")
             chosen = _chosen(strategy, every, labels, workshop.catalogue)
-            asked = evaluation.tiers_of(chosen)
-            with _progress(len(tickets), [*(tier.name for tier in asked), *(["judge"] if label else [])]) as told:
+            with _progress(len(tickets), [tier.name for tier in evaluation.tiers_of(chosen, judge)]) as told:
                 comparison = evaluation.bakeoff(
-                    tickets, labels, chosen, client=workshop.bedrock, store=store, final=final, seed=seed,
+                    tickets, labels, chosen, client=workshop.bedrock, tiers=judge, store=store, final=final, seed=seed,
                     workers=workers or settings.workers, budget_usd=budget, on_row=told,
                 )  # fmt: skip
-                if save is not None or label:
-                    judge = (Tier("judge"),) if label else ()
-                    recording = evaluation.record(
-                        tickets, labels, [*asked, *judge], client=workshop.bedrock, store=store, on_row=told,
-                        workers=workers or settings.workers, budget_usd=budget,
-                    )  # fmt: skip
-                    if save is not None:
-                        recording.save(save)
-    judged = _kappas(recording, labels) if label else None
+        if save is not None:
+            comparison.recording.save(save)
+    judged = _kappas(comparison.recording, labels) if label else None
     if csv is not None:
         comparison.to_csv(csv)
     if report is not None:
@@ -159,7 +153,7 @@ def _replayed(
     settings: Settings,
     choose: Callable[[Mapping[str, Any], Catalogue], dict[str, Strategy]],
     **how: Any,
-) -> tuple[Comparison, Recording]:
+) -> Comparison:
     from workshop_lib import evaluation
     from workshop_lib.bedrock.catalogue import Catalogue
     from workshop_lib.workshop import door_of
@@ -167,7 +161,7 @@ def _replayed(
     catalogue = Catalogue.load(settings.data_dir / "models.json", pair=settings.pair, scope=settings.profile_scope)
     recording = evaluation.Recording.load(path)
     chosen, door = choose(labels, catalogue), door_of(settings, catalogue)
-    return evaluation.replay(recording, tickets, labels, chosen, catalogue=catalogue, door=door, **how), recording
+    return evaluation.replay(recording, tickets, labels, chosen, catalogue=catalogue, door=door, **how)
 
 
 def _chosen(
@@ -237,10 +231,10 @@ def _show(comparison: Comparison, judged: Mapping[str, Any] | None) -> None:
         table.add_column("strategy", style="bold", no_wrap=True)
         for name in columns:
             table.add_column(name, justify="right", no_wrap=True)
-    told = comparison.to_json()["strategies"]
     for name, s in scores.items():
         quality.add_row(name, *(_percent(s.shares[m.name]) for m in comparison.measures))
-        chance, right = told[name]["chance_at_equal_agreement_per_1000_usd"], told[name]["cost_per_correct_usd"]
+        chance = comparison.chance_at_equal_agreement(name)
+        right = s.cost_per_correct_usd(comparison.main_measure)
         seconds = (s.latency_mean_ms, s.latency_p50_ms, s.latency_p95_ms)
         money.add_row(
             name, _percent(s.escalated), f"{s.cost_per_1000_usd:.3f}", "-" if right is None else f"{right:.6f}",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from enum import EnumType
 
 from workshop_lib.cascade.cascade import id_of
-from workshop_lib.display.canvas import canvas, looks_of, main_measure, named, shortened, title_of
+from workshop_lib.display.canvas import canvas, looks_of, named, shortened, title_of
 from workshop_lib.display.theme import BLUE, COLOURS, GREEN, GREY, RED, Picture, picture
 from workshop_lib.evaluation.comparison import Comparison
 from workshop_lib.evaluation.metrics import confusion
@@ -29,7 +29,7 @@ def escalation_flow(comparison: Comparison, strategy: str = "cascade") -> Pictur
     """
     from matplotlib.ticker import MaxNLocator
 
-    judge = next(m for m in comparison.measures if m.name == main_measure(comparison))
+    judge = next(m for m in comparison.measures if m.name == comparison.main_measure)
     outcomes = comparison.outcomes[strategy]
     n, up = len(outcomes), [o for o in outcomes if o.escalated]
     paths = Counter(tuple(a.tier for a in o.attempts) for o in outcomes)

@@ -17,12 +17,6 @@ OWN_COLOURS, OWN_MARKERS = ("#5D3A9B", "#8C510A", "#01665E", "#A50026"), ("P", "
 """Of strategies with names that the series does not know, in their order."""
 
 
-def main_measure(comparison: Comparison) -> str:
-    """What "right" means in this comparison: joint agreement, or the first measure of a task without it."""
-    names = [m.name for m in comparison.measures]
-    return "joint" if "joint" in names else names[0]
-
-
 def looks_of(comparison: Comparison) -> dict[str, tuple[str, str]]:
     """Colour and marker of each strategy; unknown names take free ones in their order."""
     own = [name for name in comparison.scores if name not in MARKERS]

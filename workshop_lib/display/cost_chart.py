@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from workshop_lib.display.canvas import canvas, enumerated, looks_of, main_measure, named, shortened, title_of
+from workshop_lib.display.canvas import canvas, enumerated, looks_of, named, shortened, title_of
 from workshop_lib.display.theme import GREY, Picture, picture, usd
-from workshop_lib.evaluation.comparison import Comparison
+from workshop_lib.evaluation.comparison import Comparison, pareto
 from workshop_lib.evaluation.statistics import Share
 from workshop_lib.evaluation.strategies import OUT_OF_REACH
 
@@ -28,13 +28,13 @@ def cost_against_agreement(comparison: Comparison, measure: str | None = None) -
 
     Args:
         comparison: one or more strategies.
-        measure: one of the comparison's; None: `main_measure`.
+        measure: one of the comparison's; None: its main one.
 
     Raises:
         KeyError: there is no such measure.
         ValueError: no ticket that it looks at, or a share of false alarms, of which less is better.
     """
-    measure = measure or main_measure(comparison)
+    measure = measure or comparison.main_measure
     if measure in LESS_IS_BETTER:
         raise ValueError(f"of {measure} less is better: this chart is for shares of which more is better")
     shares = {name: (s.cost_per_1000_usd, s.shares[measure]) for name, s in comparison.scores.items()}
@@ -88,12 +88,7 @@ def cost_against_agreement(comparison: Comparison, measure: str | None = None) -
 def _front(points: Points) -> list[str]:
     """Strategies within reach that no other one beats on cost and share at once, from the cheapest up."""
     worth = {n: (cost, share.value) for n, (cost, share) in points.items() if n != OUT_OF_REACH or len(points) == 1}
-    kept = [
-        n
-        for n, (cost, value) in worth.items()
-        if not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in worth.values())
-    ]
-    return sorted(kept, key=lambda n: worth[n])
+    return pareto(worth)
 
 
 def _chance_line(points: Points) -> tuple[Point, Point] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from workshop_lib.display.canvas import main_measure
 from workshop_lib.display.theme import Html, show_table
 from workshop_lib.evaluation.comparison import Comparison
 
@@ -19,7 +18,7 @@ def disagreements(comparison: Comparison, a: str, b: str, *, measure: str | None
     Args:
         comparison: of at least these two.
         a, b: strategies.
-        measure: what right means; None: `main_measure`.
+        measure: what right means; None: the comparison's main one.
         show: how many; a line says how many there are.
 
     Raises:
@@ -75,7 +74,7 @@ def browse(comparison: Comparison, a: str, b: str, *, measure: str | None = None
 
 
 def _rows(comparison: Comparison, a: str, b: str, measure: str | None) -> list[dict[str, Any]]:
-    return comparison.disagreements(a, b, measure or main_measure(comparison))
+    return comparison.disagreements(a, b, measure or comparison.main_measure)
 
 
 def _summary(comparison: Comparison, rows: list[dict[str, Any]], a: str, b: str) -> str:

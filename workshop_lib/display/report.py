@@ -10,7 +10,6 @@ from typing import Any
 
 from workshop_lib.cascade.cascade import id_of
 from workshop_lib.display.bakeoff_charts import confusions, escalation_flow, latencies
-from workshop_lib.display.canvas import main_measure
 from workshop_lib.display.cost_chart import cost_against_agreement
 from workshop_lib.display.disagreements import disagreements
 from workshop_lib.display.theme import Picture, table
@@ -35,7 +34,7 @@ def report(comparison: Comparison) -> str:
         f"<h1>{_e(title)}</h1><p>{_e(_door(comparison))}</p>",
         _warnings(comparison.warnings),
         _section("The strategies", *_tables(comparison)),
-        _list("The pairs", comparison.sentences(main_measure(comparison))),
+        _list("The pairs", comparison.sentences(comparison.main_measure)),
         _section("Cost and agreement", *_pictures(_cost(comparison))),
         _section("What goes up", *_pictures(_flows(comparison))),
         _section("What is mixed up", _wrapped(_pictures(_confusions(comparison)))),
@@ -91,8 +90,8 @@ def _tables(comparison: Comparison) -> Iterator[str]:
 
 
 def _cost(comparison: Comparison) -> Iterator[Picture]:
-    if any(s.shares[main_measure(comparison)] is not None for s in comparison.scores.values()):
-        yield cost_against_agreement(comparison, main_measure(comparison))
+    if any(s.shares[comparison.main_measure] is not None for s in comparison.scores.values()):
+        yield cost_against_agreement(comparison, comparison.main_measure)
 
 
 def _flows(comparison: Comparison) -> Iterator[Picture]:

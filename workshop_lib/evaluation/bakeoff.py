@@ -283,7 +283,7 @@ def _compare(
         outcomes=outcomes,
         tickets=tickets,
         labels=labels,
-        provenance=recording.provenance,
+        recording=recording,
         identities={name: identity_of(strategy) for name, strategy in strategies.items()},
         measures=measures,
         final=final and any(getattr(labels[a.item_id], "split", "") == "test" for a in asked),

@@ -18,7 +18,7 @@ from workshop_lib.evaluation.metrics import (
     cost_at_equal_agreement,
     family_of,
 )
-from workshop_lib.evaluation.provenance import Provenance
+from workshop_lib.evaluation.provenance import Provenance, Recording
 from workshop_lib.evaluation.statistics import Difference, Share, paired_difference
 from workshop_lib.evaluation.strategies import OUT_OF_REACH
 
@@ -37,7 +37,8 @@ class Comparison:
     outcomes: Mapping[str, Sequence[Outcome[Any]]]
     tickets: Sequence[Any]
     labels: Mapping[str, Any]
-    provenance: Provenance
+    recording: Recording
+    """The answers that all of this is worked out from, and what they belong to."""
     identities: Mapping[str, str]
     """Strategy to what it does."""
     measures: Sequence[Measure]
@@ -47,6 +48,17 @@ class Comparison:
     """Of all intervals."""
     notes: tuple[str, ...] = ()
     """What has changed since the answers were recorded, without making them wrong."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """What the answers belong to."""
+        return self.recording.provenance
+
+    @property
+    def main_measure(self) -> str:
+        """What "right" means here: joint agreement, or the first measure of a task without it."""
+        names = [m.name for m in self.measures]
+        return "joint" if "joint" in names else names[0]
 
     def paired(self, a: str, b: str, measure: str = "joint") -> Difference:
         """A - B on the same tickets.
@@ -87,20 +99,16 @@ class Comparison:
     @property
     def pareto(self) -> tuple[str, ...]:
         """Strategies that no other one beats on cost and joint agreement at once, from the cheapest up; the oracle has no part in it."""
-        worth = {name: (s.cost_usd, self._main(s).value) for name, s in self.scores.items() if name != OUT_OF_REACH}
-        kept = [
-            name
-            for name, (cost, value) in worth.items()
-            if not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in worth.values())
-        ]
-        return tuple(sorted(kept, key=lambda name: worth[name]))
+        return tuple(
+            pareto({n: (s.cost_usd, self._main(s).value) for n, s in self.scores.items() if n != OUT_OF_REACH})
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know before believing the table."""
         said = []
         if {"strong-only", "cheap-only"} <= self.scores.keys():
-            ahead = self.paired("strong-only", "cheap-only", self._main_measure)
+            ahead = self.paired("strong-only", "cheap-only", self.main_measure)
             if ahead.low <= 0:
                 said.append(
                     f"The strong model is not shown to be stronger than the cheap one ({ahead}): whatever a cascade keeps of it, "
@@ -121,12 +129,11 @@ class Comparison:
 
     def table(self) -> list[dict[str, Any]]:
         """A row a strategy: shares with intervals, costs, latencies."""
-        cheap, strong = self.scores.get("cheap-only"), self.scores.get("strong-only")
         rows = []
         for name, s in self.scores.items():
             row: dict[str, Any] = {"strategy": name}
             row |= {m.name: "-" if (found := s.shares[m.name]) is None else str(found) for m in self.measures}
-            per_right = s.cost_per_correct_usd(self._main_measure)
+            per_right = s.cost_per_correct_usd(self.main_measure)
             row |= {
                 "escalated": str(s.escalated),
                 "USD per 1,000": f"{s.cost_per_1000_usd:.4f}",
@@ -135,11 +142,18 @@ class Comparison:
                 "p50 ms": f"{s.latency_p50_ms:.0f}",
                 "p95 ms": f"{s.latency_p95_ms:.0f}",
             }
-            if cheap is not None and strong is not None:
-                equal = cost_at_equal_agreement(s, cheap, strong, self._main_measure)
+            if {"cheap-only", "strong-only"} <= self.scores.keys():
+                equal = self.chance_at_equal_agreement(name)
                 row["chance at equal agreement, USD per 1,000"] = "-" if equal is None else f"{equal:.4f}"
             rows.append(row)
         return rows
+
+    def chance_at_equal_agreement(self, strategy: str) -> float | None:
+        """`cost_at_equal_agreement` of a strategy; None also where cheap-only or strong-only was not compared."""
+        cheap, strong = self.scores.get("cheap-only"), self.scores.get("strong-only")
+        if cheap is None or strong is None:
+            return None
+        return cost_at_equal_agreement(self.scores[strategy], cheap, strong, self.main_measure)
 
     def sentences(self, measure: str = "joint", *, about: str | None = None) -> list[str]:
         """What the data say about every two strategies, or about those pairs that one strategy is part of."""
@@ -152,17 +166,13 @@ class Comparison:
     def to_json(self) -> dict[str, Any]:
         """Everything as one object without NaN: strategies with shares, costs and latencies; pairs with differences; provenance."""
         cheap, strong = self.scores.get("cheap-only"), self.scores.get("strong-only")
-        both = cheap is not None and strong is not None
         return {
             "form": FORM,
             "split": self.provenance.split,
             "final": self.final,
             "n": len(self.tickets),
             "seed": self.seed,
-            "strategies": {
-                name: self._strategy_json(s, cheap, strong) if both else self._strategy_json(s)
-                for name, s in self.scores.items()
-            },
+            "strategies": {name: self._strategy_json(s) for name, s in self.scores.items()},
             "pairs": [
                 {
                     "a": a, "b": b, "measure": m, "difference": d.value, "low": d.low, "high": d.high, "n": d.n,
@@ -189,15 +199,15 @@ class Comparison:
         import pandas as pd
 
         rows = []
-        for name, told in self.to_json()["strategies"].items():
+        for name, s in self.scores.items():
+            told = self._strategy_json(s)
             flat = {"strategy": name} | {k: v for k, v in told.items() if not isinstance(v, dict)}
             for measure, found in {**told["shares"], "escalated": told["escalated"]}.items():
                 flat |= {f"{measure}.{part}": value for part, value in (found or {"value": None}).items()}
             rows.append(flat)
         pd.DataFrame(rows).to_csv(path, index=False)
 
-    def _strategy_json(self, s: Scores, cheap: Scores | None = None, strong: Scores | None = None) -> dict[str, Any]:
-        equal = cost_at_equal_agreement(s, cheap, strong, self._main_measure) if cheap and strong else None
+    def _strategy_json(self, s: Scores) -> dict[str, Any]:
         return {
             "identity": self.identities[s.strategy],
             "shares": {name: _share_json(found) for name, found in s.shares.items()},
@@ -207,21 +217,27 @@ class Comparison:
             "cost_usd": s.cost_usd,
             "cost_per_ticket_usd": s.cost_usd / s.n,
             "cost_per_1000_usd": s.cost_per_1000_usd,
-            "cost_per_correct_usd": s.cost_per_correct_usd(self._main_measure),
-            "chance_at_equal_agreement_per_1000_usd": equal,
+            "cost_per_correct_usd": s.cost_per_correct_usd(self.main_measure),
+            "chance_at_equal_agreement_per_1000_usd": self.chance_at_equal_agreement(s.strategy),
             "latency_mean_ms": s.latency_mean_ms,
             "latency_p50_ms": s.latency_p50_ms,
             "latency_p95_ms": s.latency_p95_ms,
         }
 
-    @property
-    def _main_measure(self) -> str:
-        return "joint" if any(m.name == "joint" for m in self.measures) else self.measures[0].name
-
     def _main(self, scores: Scores) -> Share:
-        found = scores.shares[self._main_measure]
+        found = scores.shares[self.main_measure]
         assert found is not None  # it looks at every ticket
         return found
+
+
+def pareto(worth: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Names that no other one beats on cost and quality at once, from the cheapest up. `worth`: name to (cost, quality)."""
+    kept = [
+        name
+        for name, (cost, value) in worth.items()
+        if not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in worth.values())
+    ]
+    return sorted(kept, key=lambda name: worth[name])
 
 
 def _share_json(found: Share | None) -> dict[str, Any] | None:

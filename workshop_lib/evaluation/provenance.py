@@ -27,8 +27,8 @@ from workshop_lib.cascade.cascade import id_of
 from workshop_lib.triage.task import TRIAGE, Task
 
 FORM = "recorded-run-1"
-NOTED = ("labels", "catalogue", "libraries", "made_at")
-"""What may differ without making a replay wrong; it is told all the same."""
+NOTED, UNNOTED = ("labels", "catalogue"), ("libraries", "made_at")
+"""What may differ without making a replay wrong: told all the same, and written down only."""
 LIBRARIES = ("two-tier-workshop", "boto3", "numpy", "scikit-learn", "onnxruntime")
 
 
@@ -148,11 +148,11 @@ class Recording:
             differences.pop("tiers", None)  # tiers that are not asked for do no harm
         elif missing:
             differences["tiers"] = f"it has no answers of {', '.join(sorted(missing))}"
-        wrong = {part: said for part, said in differences.items() if part not in NOTED}
+        wrong = {part: said for part, said in differences.items() if part not in (*NOTED, *UNNOTED)}
         if wrong:
             told = "; ".join(f"{part}: {said}" for part, said in wrong.items())
             raise RecordingError(f"The recorded run belongs to something else: {told}.")
-        return tuple(f"{part}: {said}" for part, said in differences.items() if part in NOTED[:2])
+        return tuple(f"{part}: {said}" for part, said in differences.items() if part in NOTED)
 
     def save(self, path: Path) -> None:
         """Write it: a line of provenance, then a line a row. The first one holds a hash of the others."""
