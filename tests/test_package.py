@@ -15,6 +15,7 @@ PACKAGE = ROOT / "workshop_lib"
 # Each line may import from the lines above it, and from itself.
 LAYERS = (
     ("bedrock",),
+    ("embedding",),
     ("triage",),
     ("cascade",),
     ("bulk",),
@@ -26,7 +27,7 @@ LAYERS = (
     ("cli", "__main__"),
 )
 # The local door stands beside them: it reads the catalogue, the task and the data; only these may open it.
-LOCAL_MAY_IMPORT = {"bedrock", "triage", "local"}
+LOCAL_MAY_IMPORT = {"bedrock", "embedding", "triage", "local"}
 MAY_IMPORT_LOCAL = {"local", "workshop", "lessons", "cli"}
 
 

@@ -19,8 +19,8 @@ from tests.conftest import Clock
 from workshop_lib import Cascade, Settings, Ticket, Tier, always, confidence_below, invalid_output, load_tickets, stakes
 from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.bulk import Store, StoreError, most_it_can_cost, run_bulk
+from workshop_lib.embedding import Embedder
 from workshop_lib.local import Fault
-from workshop_lib.local.models.embedding import Embedder
 
 TWO = (Tier("cheap"), Tier("strong"))
 WORKSHOP = load_tickets("workshop")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from workshop_lib.embedding import Embedder
 from workshop_lib.local.models.answers import describe_labels
-from workshop_lib.local.models.embedding import Embedder
 from workshop_lib.local.models.trained import read_ticket
 from workshop_lib.local.models.zero_shot import ZeroShot
 from workshop_lib.triage import TRIAGE, Category, load_labels, load_tickets

@@ -13,11 +13,11 @@ from statistics import NormalDist
 from typing import Any
 
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec, Usage
+from workshop_lib.embedding import count_wordpieces, first_wordpieces
 from workshop_lib.local import guardrails, invoke
 from workshop_lib.local.faults import MESSAGES, Fault, FaultSchedule
 from workshop_lib.local.metering import PromptCache, Quotas, Segment
 from workshop_lib.local.models.answers import Answerer, Question
-from workshop_lib.local.models.embedding import count_wordpieces, first_wordpieces
 from workshop_lib.local.models.speech import TEXT_SHARE, as_text, chance
 from workshop_lib.local.wire import ServiceError
 

@@ -6,8 +6,8 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
+from workshop_lib.embedding import Embedder
 from workshop_lib.local.models.answers import Answerer
-from workshop_lib.local.models.embedding import Embedder
 from workshop_lib.local.models.trained import read_ticket, train
 from workshop_lib.local.models.zero_shot import ZeroShot
 from workshop_lib.triage.datasets import Label, load_labels, load_tickets

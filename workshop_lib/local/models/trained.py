@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workshop_lib.bedrock.errors import ConfigurationError
-from workshop_lib.local.models.embedding import Embedder
+from workshop_lib.embedding import Embedder
 from workshop_lib.local.models.speech import sentences
 from workshop_lib.triage.datasets import Label, load_labels, load_tickets
 from workshop_lib.triage.schema import Category, Priority

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from workshop_lib.local.models.embedding import Embedder
+from workshop_lib.embedding import Embedder
 from workshop_lib.local.models.speech import sentences
 
 SHARPNESS = {"cheap": 12.0, "strong": 20.0, "judge": 20.0}

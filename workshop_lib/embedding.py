@@ -42,7 +42,7 @@ class Embedder:
         Raises:
             ConfigurationError: a package is missing, or a file is not the one that was measured.
         """
-        import onnxruntime  # heavy: only the local endpoint needs it
+        import onnxruntime  # heavy: only who embeds needs it
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -107,7 +107,7 @@ def _verified(package: str, name: str, sha256: str) -> Path:
         content = path.read_bytes()
     except (metadata.PackageNotFoundError, OSError) as error:
         raise ConfigurationError(
-            f"The local models need the file {name} of the package {package}: {error}.",
+            f"Embedding a text needs the file {name} of the package {package}: {error}.",
             advice="Install the project's requirements: `pip install -r requirements.txt`.",
         ) from None
     if hashlib.sha256(content).hexdigest() != sha256:
