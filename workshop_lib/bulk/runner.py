@@ -57,6 +57,8 @@ class _Job:
     carried: Row | None = None
     """The failed row that is tried again: what it cost stays counted."""
     reserved_usd: float = 0.0
+    tier: str = ""
+    """The one that was asked last."""
     calling: bool = False
     """Whether a tier is being asked just now."""
     given_up: bool = False
@@ -286,7 +288,8 @@ class BulkRun(Iterable[Row]):
                 job.reasons += [Reason(why.rule, why.detail) for why in row.reasons]
                 job.paid_usd += row.cost_usd
             if self._budget is not None:
-                job.reserved_usd = most_it_can_cost(self.cascade, item, tiers=self.cascade.tiers[len(kept) :])
+                left = self.cascade.tiers_left(item, job.attempts)
+                job.reserved_usd = most_it_can_cost(self.cascade, item, tiers=left)
             return job
         return None
 
@@ -295,7 +298,10 @@ class BulkRun(Iterable[Row]):
         settled = len(job.attempts)  # attempts that have their row
         try:
             for event in self.cascade.stream(job.item, attempts=job.attempts, reasons=job.reasons):
-                if event.kind == "tier-started":
+                if event.kind == "routed":
+                    job.reasons += event.reasons
+                elif event.kind == "tier-started":
+                    job.tier = event.tier
                     if self._is_late(job):
                         self._give_up(job)
                         return
@@ -328,9 +334,8 @@ class BulkRun(Iterable[Row]):
         return self._deadline is not None and self._clock() - job.started > self._deadline
 
     def _give_up(self, job: _Job) -> None:
-        tier = self.cascade.tiers[len(job.attempts)]
-        error = DeadlineExceeded(f"{job.item_id} had no answer of the tier {tier.name} within {self._deadline:g} s.")
-        unanswered: Attempt[Any] = Attempt(tier.name, self._models[tier.name], self.cascade.task, None, error)
+        error = DeadlineExceeded(f"{job.item_id} had no answer of the tier {job.tier} within {self._deadline:g} s.")
+        unanswered: Attempt[Any] = Attempt(job.tier, self._models[job.tier], self.cascade.task, None, error)
         self._conclude(job, conclude(job.item_id, self.cascade.task, [*job.attempts, unanswered], job.reasons))
 
     def _came_late(self, job: _Job, attempt: Attempt[Any]) -> None:
@@ -418,7 +423,8 @@ def run_bulk(
         clock: seconds; injected by tests.
 
     Raises:
-        ValueError: workers, budget, deadline or limit are no sensible number.
+        ValueError: workers, budget, deadline or limit are no sensible number; or the cascade starts tiers early, which is for somebody
+            who waits: in bulk it would only cost.
         ConfigurationError: a ticket or a line is unusable, an id occurs twice, the file is gone, or a budget has no prices.
         UnknownModel: a tier names no model of the catalogue.
         StoreError: the store cannot be used, or (while iterating) could not keep a row.
@@ -429,6 +435,10 @@ def run_bulk(
             raise ValueError(f"{name} must be above 0, not {value}")
     if workers > MAX_WORKERS:
         raise ValueError(f"workers can be {MAX_WORKERS} at most, not {workers}: use several processes beyond that")
+    if cascade.start_early is not None:
+        raise ValueError(
+            "start_early spends money to shorten one ticket's wait, and in bulk nobody waits for one: leave it out"
+        )
     catalogue = getattr(cascade.client, "catalogue", None)
     specs = {} if catalogue is None else {t.name: catalogue[t.model] for t in cascade.tiers}
     models = {t.name: specs[t.name].key if specs else t.model for t in cascade.tiers}

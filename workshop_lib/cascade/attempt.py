@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel
@@ -100,6 +101,8 @@ class Attempt(Generic[D_co]):
     """HTTP requests of all calls of this try, retries and failed ones included."""
     agreement: float | None = None
     """Of a vote: the share of samples that gave this decision, unusable ones counted as dissent; None: there was no vote."""
+    item: Any = field(default=None, repr=False, compare=False)
+    """What was asked about, for rules that read it; None: a kept attempt that no cascade has looked at yet."""
 
     @property
     def confidence(self) -> float | None:
@@ -139,17 +142,21 @@ class Outcome(Generic[D_co]):
     """The final decision: the highest tier that answered, with flags of lower tiers kept. None: every tier failed."""
     attempts: tuple[Attempt[D_co], ...]
     reasons: tuple[Reason, ...] = ()
-    """Why it went up, over all tiers."""
+    """Why it went up, over all tiers; why it began above the first one."""
     flags: Mapping[str, str] = ()  # type: ignore[assignment]  # made a dict in __post_init__
     """Raised flag to the first tier that raised it."""
+    side_by_side: bool = False
+    """Whether the last tier was asked at the same time as the first."""
+    unneeded: Attempt[D_co] | None = None
+    """The last tier's try, where it was asked early and the first tier's answer was enough: paid for, and not used."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flags", dict(self.flags))
 
     @property
     def escalated(self) -> bool:
-        """Whether more than one tier was called."""
-        return len(self.attempts) > 1
+        """Whether it went above its first tier, or began there."""
+        return len(self.attempts) > 1 or bool(self.reasons)
 
     @property
     def final(self) -> Attempt[D_co]:
@@ -168,33 +175,42 @@ class Outcome(Generic[D_co]):
 
     @property
     def cost_usd(self) -> float:
-        """USD of every call of every tier."""
-        return sum(a.cost_usd for a in self.attempts)
+        """USD of every call of every tier, an unneeded one included."""
+        return sum(a.cost_usd for a in self._paid)
 
     @property
     def usage(self) -> Usage:
         """Tokens of every call; price them per model, not in sum."""
-        return sum((a.usage for a in self.attempts), Usage())
+        return sum((a.usage for a in self._paid), Usage())
 
     @property
     def latency_ms(self) -> float:
-        """Model time, one tier after the other."""
-        return sum(a.latency_ms for a in self.attempts)
+        """Model time until the decision stands: one tier after the other, or the slower of two asked side by side."""
+        times = [a.latency_ms for a in self.attempts]
+        return max(times) if self.side_by_side else sum(times)
+
+    @property
+    def _paid(self) -> tuple[Attempt[D_co], ...]:
+        return self.attempts if self.unneeded is None else (*self.attempts, self.unneeded)
 
 
 @dataclass(frozen=True)
 class Event(Generic[D_co]):
-    """A step of one item's journey, in order: tier-started, tier-finished, (escalated, tier-started, ...)*, finished | failed."""
+    """A step of one item's journey, in order: tier-started, tier-finished, (escalated, tier-started, ...)*, finished | failed.
 
-    kind: Literal["tier-started", "tier-finished", "escalated", "finished", "failed"]
+    With a route that begins above the first tier, `routed` comes first. With a tier that was asked early and is not needed, `decided`
+    comes before the bill is known: the decision stands, and may be shown.
+    """
+
+    kind: Literal["routed", "tier-started", "tier-finished", "escalated", "decided", "finished", "failed"]
     item_id: str
     tier: str = ""
     attempt: Attempt[D_co] | None = None
     """With tier-finished."""
     reasons: tuple[Reason, ...] = ()
-    """With escalated."""
+    """With escalated and routed."""
     outcome: Outcome[D_co] | None = None
-    """With finished and failed."""
+    """With decided, finished and failed."""
 
 
 def attempt(item: Any, tier: Tier, *, task: Task[D], client: Converses) -> Attempt[D]:
@@ -214,13 +230,13 @@ def attempt(item: Any, tier: Tier, *, task: Task[D], client: Converses) -> Attem
         wording = wordings[len(samples) % len(wordings)]
         samples.append(_sample(item, tier, task=task, client=client, wording=wording))
         if (decision := samples[-1].decision) is not None:
-            ballots[_ballot(decision)] += 1
+            ballots[_ballot_key(decision)] += 1
     replies = tuple(reply for sample in samples for reply in sample.replies)
     calls = sum(sample.http_attempts for sample in samples)
     if not ballots:
         return replace(samples[-1], replies=replies, http_attempts=calls)
     chosen, votes = ballots.most_common(1)[0]  # of equal ones, the first that was given
-    first = next(s for s in samples if s.decision is not None and _ballot(s.decision) == chosen)
+    first = next(s for s in samples if s.decision is not None and _ballot_key(s.decision) == chosen)
     return replace(first, replies=replies, http_attempts=calls, agreement=votes / len(samples))
 
 
@@ -230,10 +246,14 @@ def _decided(ballots: Counter[str], *, left: int) -> bool:
     return bool(ranked) and ranked[0] - (ranked[1] if len(ranked) > 1 else 0) >= left + (len(ranked) > 1)
 
 
-def _ballot(decision: BaseModel) -> str:
+def ballot(decision: BaseModel) -> dict[str, Any]:
     """What is voted on: the fields of closed lists and yes or no, not the words and figures around them."""
-    loose = {name for name, field in type(decision).model_fields.items() if field.annotation in (str, float)}
-    return decision.model_dump_json(exclude=loose)
+    loose = {name for name, form in type(decision).model_fields.items() if form.annotation in (str, float)}
+    return decision.model_dump(mode="json", exclude=loose)
+
+
+def _ballot_key(decision: BaseModel) -> str:
+    return json.dumps(ballot(decision), sort_keys=True)
 
 
 def _sample(item: Any, tier: Tier, *, task: Task[D], client: Converses, wording: str = "") -> Attempt[D]:
@@ -244,7 +264,7 @@ def _sample(item: Any, tier: Tier, *, task: Task[D], client: Converses, wording:
 
     def result(decision: D | None, error: WorkshopError | None) -> Attempt[D]:
         model = replies[-1].model if replies else getattr(error, "model", "") or tier.model
-        return Attempt(tier.name, model, task, decision, error, tuple(replies), calls)
+        return Attempt(tier.name, model, task, decision, error, tuple(replies), calls, item=item)
 
     for turn in range(tier.repairs + 1):
         try:

@@ -17,6 +17,7 @@ from typing import Any
 
 from workshop_lib.bedrock.errors import InvalidOutput
 from workshop_lib.cascade.attempt import Attempt, Reason
+from workshop_lib.cascade.confidence import Source
 
 AnyAttempt = Attempt[Any]
 
@@ -98,12 +99,15 @@ def rule(test: Callable[[AnyAttempt], str | bool | None]) -> Rule:
     return _Function(name, test, name, identity=f"{name} with code {code_hash(test)}")
 
 
-def confidence_below(threshold: float, calibrator: Callable[[float], float] | None = None) -> Rule:
+def confidence_below(
+    threshold: float, calibrator: Callable[[float], float] | None = None, *, source: Source | None = None
+) -> Rule:
     """Escalate when the confidence is strictly below `threshold` (0.70 stays at 0.7). Without a confidence it stays silent.
 
     Args:
         threshold: within 0..1; just above 1 sends up everything that has a confidence.
         calibrator: makes the probability of being right out of a confidence (see `calibration`); the threshold is then one of it.
+        source: where the confidence comes from (see `confidence`); None: votes where there was a vote, else what the model states.
 
     Raises:
         ValueError: the threshold is not within 0..1.
@@ -112,7 +116,7 @@ def confidence_below(threshold: float, calibrator: Callable[[float], float] | No
         raise ValueError(f"a confidence threshold lies within 0..1, not at {threshold}")
 
     def test(attempt: AnyAttempt) -> str | None:
-        c = attempt.confidence
+        c = attempt.confidence if source is None else source(attempt)
         if c is not None and calibrator is not None:
             c = calibrator(c)
         return f"confidence {c:.2f} < {threshold:g}" if c is not None and c < threshold else None
@@ -121,6 +125,10 @@ def confidence_below(threshold: float, calibrator: Callable[[float], float] | No
     if calibrator is not None:
         name = f"confidence_below({threshold:g}, calibrated)"
         identity += f" calibrated by {hashlib.sha256(_lasting(calibrator).encode()).hexdigest()[:8]}"
+    if source is not None:
+        called = getattr(source, "__name__", type(source).__name__)
+        name = f"{name[:-1]}, {called})"
+        identity += f" of {getattr(source, 'identity', '') or f'{called} with code {code_hash(source)}'}"
     return _Function(name, test, "low_confidence", identity=identity)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from workshop_lib.bulk.rows import Row
 from workshop_lib.bulk.runner import BulkRun
-from workshop_lib.cascade.attempt import Attempt, Event, Outcome
+from workshop_lib.cascade.attempt import Attempt, Event, Outcome, Reason
 from workshop_lib.cascade.cascade import Cascade
 from workshop_lib.display.theme import COLOURS, GREY, line, usd
 from workshop_lib.triage.schema import Ticket
@@ -36,9 +36,13 @@ def watch(cascade: Cascade[Any], ticket: Ticket, *, draw: Callable[[str], None] 
     for event in cascade.stream(ticket):
         journey.add(event)
         draw(journey.markup())
-        if event.outcome is not None:
+        if event.kind in ("finished", "failed") and event.outcome is not None:
             return event.outcome
     raise AssertionError("a stream ends with an outcome")
+
+
+def _because(reasons: Sequence[Reason]) -> str:
+    return ", ".join(f"{r.rule} ({r.detail})" if r.detail else r.rule for r in reasons)
 
 
 def _below_the_cell() -> Callable[[str], None]:
@@ -66,13 +70,15 @@ class Journey:
         elif event.kind == "tier-finished" and event.attempt is not None:
             self._attempts[event.tier] = event.attempt
             self._tiers[event.tier] = "answered" if event.attempt.decision is not None else "failed"
+        elif event.kind == "routed":
+            above = list(self._tiers).index(event.tier)
+            self._tiers |= {name: f"skipped: {_because(event.reasons)}" for name in list(self._tiers)[:above]}
         elif event.kind == "escalated":
-            self._reasons[event.tier] = ", ".join(
-                f"{r.rule} ({r.detail})" if r.detail else r.rule for r in event.reasons
-            )
+            self._reasons[event.tier] = _because(event.reasons)
         elif event.outcome is not None:
             self._outcome = event.outcome
-            self._tiers = {name: "not needed" if state == "waiting" else state for name, state in self._tiers.items()}
+            idle = ("waiting", "thinking")
+            self._tiers = {name: "not needed" if state in idle else state for name, state in self._tiers.items()}
 
     def markup(self) -> str:
         """The journey as it stands."""

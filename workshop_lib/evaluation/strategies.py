@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from workshop_lib.bedrock.catalogue import Catalogue
 from workshop_lib.bedrock.errors import ConfigurationError, WorkshopError
 from workshop_lib.cascade.attempt import Attempt, Converses, Outcome, Reason, Tier
-from workshop_lib.cascade.cascade import Cascade, conclude, id_of
+from workshop_lib.cascade.cascade import Cascade, conclude, id_of, route_identity
 from workshop_lib.cascade.rules import Rule, code_hash, confidence_below, invalid_output, stakes
 from workshop_lib.evaluation.metrics import joint_agreement
 from workshop_lib.triage.task import TRIAGE, Task
@@ -139,7 +139,7 @@ def work_out(name: str, strategy: Strategy, asked: Asked) -> Outcome[Any]:
     """
     if isinstance(strategy, Cascade):
         for event in strategy.stream(asked.item, ask=lambda tier: asked.attempts[tier.name]):
-            if event.outcome is not None:
+            if event.kind in ("finished", "failed") and event.outcome is not None:
                 return event.outcome
         raise AssertionError("a stream ends with an outcome")
     try:
@@ -159,7 +159,8 @@ def work_out(name: str, strategy: Strategy, asked: Asked) -> Outcome[Any]:
 def identity_of(strategy: Strategy) -> str:
     """What tells a strategy from another one of the same name."""
     if isinstance(strategy, Cascade):
-        return f"{' > '.join(tier.name for tier in strategy.tiers)} when {strategy.escalate_when.identity}"
+        routed = "" if strategy.route is None else f", routed by {route_identity(strategy.route)}"
+        return f"{' > '.join(tier.name for tier in strategy.tiers)} when {strategy.escalate_when.identity}{routed}"
     return f"function with code {code_hash(strategy)}"
 
 
