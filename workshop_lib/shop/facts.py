@@ -277,7 +277,8 @@ def _fact(name: str, value: Value) -> str:
     if stem and unit == "usd":
         return f"{_words(stem)}: {_usd(Decimal(value))}"
     if unit in UNITS and not isinstance(value, str):
-        return f"{_words(stem)}: {value} {UNITS[unit]}"
+        business = "business " if stem.endswith("_business") else ""
+        return f"{_words(stem.removesuffix('_business'))}: {value} {business}{UNITS[unit]}"
     return f"{_words(name)}: {value}"
 
 

@@ -41,6 +41,8 @@ class Question(BaseModel):
     products or a category, tech_support an article, store_info a topic, web_search a page."""
     facts: tuple[tuple[str, ...], ...]
     """What a right answer says; of each fact any one spelling. Empty: nothing that can be checked by its words."""
+    working: str = ""
+    """How a fact that stands in no entry follows from figures that do: "949 - 949 * 7 / 100"."""
     kind: Kind
     split: QuestionSplit
     family: str
@@ -90,7 +92,8 @@ def says(answer: str, spelling: str) -> bool:
     """Whether `answer` holds `spelling`, however numbers are written.
 
     Case, full-width digits, and separators of thousands do not matter ("1,299", "1.299" and "1299" are one number),
-    a decimal comma is a point, and a number is found as a whole only: "21" does not stand in "2100" or "21.5".
+    a decimal comma is a point, "8 %" and "8 percent" are "8%", and a number is found as a whole only: "21" does not
+    stand in "2100" or "21.5".
     """
     text, wanted = _plain(answer), _plain(spelling)
     before = r"(?<!\d)(?<!\d\.)" if wanted[:1].isdigit() else ""
@@ -101,4 +104,5 @@ def says(answer: str, spelling: str) -> bool:
 def _plain(text: str) -> str:
     text = re.sub(r"(?<=\d)[,.'’\u00a0\u202f](?=\d{3}(?!\d))", "", text)
     text = " ".join(unicodedata.normalize("NFKC", text).lower().split())
-    return re.sub(r"(?<=\d),(?=\d)", ".", text)
+    text = re.sub(r"(?<=\d),(?=\d)", ".", text)
+    return re.sub(r"(?<=\d)\s*(?:%|percent\b|per cent\b)", "%", text)
