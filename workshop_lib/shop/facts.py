@@ -65,7 +65,7 @@ class Product(_Entry):
     @property
     def text(self) -> str:
         """All facts, one a line."""
-        stock = self.availability
+        stock: str = self.availability
         if self.units_left is not None:
             stock += f", {self.units_left} left"
         if self.expected_days is not None:
@@ -101,7 +101,9 @@ class ReturnPolicy(_Entry):
     def text(self) -> str:
         """All facts, one a line."""
         fee = f"{self.restocking_fee_percent} %, if {self.restocking_fee_when}"
-        paid = "the shop pays" if self.shipping_paid_by == "shop" else f"{_usd(self.return_shipping_usd)}, customer pays"
+        paid = (
+            "the shop pays" if self.shipping_paid_by == "shop" else f"{_usd(self.return_shipping_usd)}, customer pays"
+        )
         return "\n".join(
             [
                 f"Returns: {self.category}",
@@ -244,7 +246,10 @@ def load_shop(path: Path | None = None) -> Shop:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise ConfigurationError(f"{path.name} is not a shop: {where}: {first['msg']}.", advice=advice) from None
-    for of, names in (("product", [p.category for p in shop.products]), ("policy", [r.category for r in shop.return_policies])):
+    for of, names in (
+        ("product", [p.category for p in shop.products]),
+        ("policy", [r.category for r in shop.return_policies]),
+    ):
         for name in names:
             if name not in shop.categories:
                 raise ConfigurationError(f"{path.name}: a {of} names the category {name!r}.", advice=advice)
