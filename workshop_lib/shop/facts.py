@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from workshop_lib.bedrock.errors import ConfigurationError, WorkshopError
 from workshop_lib.bedrock.settings import PROJECT
@@ -171,7 +171,7 @@ class Shop(_Entry):
     categories: Mapping[str, str]
     """Key to what customers call it."""
     products: tuple[Product, ...]
-    return_policies: tuple[ReturnPolicy, ...] = Field(min_length=1)
+    return_policies: tuple[ReturnPolicy, ...]
     support: tuple[Article, ...]
     topics: tuple[Topic, ...]
     web_pages: tuple[WebPage, ...]
