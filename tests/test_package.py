@@ -20,14 +20,15 @@ LAYERS = (
     ("cascade",),
     ("bulk",),
     ("evaluation",),
+    ("shop",),
     ("workshop",),
     ("service",),
     ("display",),
     ("lessons",),
     ("cli", "__main__"),
 )
-# The local door stands beside them: it reads the catalogue, the task and the data; only these may open it.
-LOCAL_MAY_IMPORT = {"bedrock", "embedding", "triage", "local"}
+# The local door stands beside them: it reads the catalogue, the task, the shop and the data; only these may open it.
+LOCAL_MAY_IMPORT = {"bedrock", "embedding", "triage", "shop", "local"}
 MAY_IMPORT_LOCAL = {"local", "workshop", "lessons", "cli"}
 
 

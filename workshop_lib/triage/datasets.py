@@ -65,7 +65,7 @@ def load_labels(*, data_dir: Path | None = None) -> Mapping[str, Label]:
     """
     path = _file("labels.jsonl", data_dir)
     labels: dict[str, Label] = {}
-    for number, row in _rows(path):
+    for number, row in json_rows(path):
         try:
             labels[str(row["id"])] = Label(
                 category=Category(str(row["category"])),
@@ -87,7 +87,7 @@ def read_tickets(path: Path) -> Iterator[Ticket]:
     Raises:
         ConfigurationError: the file cannot be read, or a line is not a ticket; the message names line and field.
     """
-    for number, row in _rows(path):
+    for number, row in json_rows(path):
         try:
             yield Ticket.model_validate(row)
         except ValidationError as error:
@@ -99,11 +99,12 @@ def read_tickets(path: Path) -> Iterator[Ticket]:
             ) from None
 
 
-def _file(name: str, data_dir: Path | None) -> Path:
-    return (data_dir or PROJECT / "data") / name
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    """Number, from 1, and object of every line of a JSONL file that is not blank.
 
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    Raises:
+        ConfigurationError: the file cannot be read, or a line is not a JSON object in UTF-8; the message names the line.
+    """
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:  # a bad byte is named by its line
             for number, line in enumerate(lines, 1):
@@ -129,3 +130,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
         raise ConfigurationError(
             f"{path} cannot be read: {error}.", advice="Give the path of a JSONL file in UTF-8."
         ) from None
+
+
+def _file(name: str, data_dir: Path | None) -> Path:
+    return (data_dir or PROJECT / "data") / name
