@@ -43,18 +43,19 @@ def load_tickets(split: Split | None = None, *, data_dir: Path | None = None, li
         limit: at most so many.
 
     Raises:
-        ConfigurationError: the files are missing, or a line of them is not a ticket.
+        ConfigurationError: the files are missing, a line is not JSON or has no label, or one of that part is not a ticket.
     """
     if split is not None and split not in SPLITS:
         raise ConfigurationError(f"There is no split {split!r}.", advice=f"The splits are {', '.join(SPLITS)}.")
     labels = load_labels(data_dir=data_dir)
-    tickets = list(read_tickets(_file("tickets.jsonl", data_dir)))
-    missing = [t.id for t in tickets if t.id not in labels]
+    rows = list(_rows(_file("tickets.jsonl", data_dir)))
+    missing = [name for _, row in rows if (name := str(row.get("id"))) not in labels]
     if missing:
         raise ConfigurationError(
             f"labels.jsonl has no label for {', '.join(missing[:5])}.", advice="Restore the data folder."
         )
-    return [t for t in tickets if split is None or labels[t.id].split == split][:limit]
+    wanted = [row for row in rows if split is None or labels[str(row[1]["id"])].split == split][:limit]
+    return [_ticket(row, number, "tickets.jsonl") for number, row in wanted]
 
 
 def load_labels(*, data_dir: Path | None = None) -> Mapping[str, Label]:
@@ -88,15 +89,19 @@ def read_tickets(path: Path) -> Iterator[Ticket]:
         ConfigurationError: the file cannot be read, or a line is not a ticket; the message names line and field.
     """
     for number, row in _rows(path):
-        try:
-            yield Ticket.model_validate(row)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "ticket"
-            raise ConfigurationError(
-                f"{path.name}, line {number} is not a ticket: {where}: {first['msg']}.",
-                advice='A line looks like {"id": "T-1", "subject": "...", "body": "..."}.',
-            ) from None
+        yield _ticket(row, number, path.name)
+
+
+def _ticket(row: dict[str, object], number: int, name: str) -> Ticket:
+    try:
+        return Ticket.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "ticket"
+        raise ConfigurationError(
+            f"{name}, line {number} is not a ticket: {where}: {first['msg']}.",
+            advice='A line looks like {"id": "T-1", "subject": "...", "body": "..."}.',
+        ) from None
 
 
 def _file(name: str, data_dir: Path | None) -> Path:
