@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import boto3
 import botocore.endpoint
+import botocore.session
 import pytest
 from botocore.config import Config
 
@@ -62,6 +64,14 @@ def _no_settings_from_outside() -> Iterator[None]:
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         patch.setenv("AWS_CONFIG_FILE", NOWHERE)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", NOWHERE)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _botocores_own_files_are_read_once() -> Iterator[None]:
+    """Each boto3 session would read its service descriptions again: a tenth of a second, in hundreds of tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
         yield
 
 

@@ -52,3 +52,12 @@ def test_tickets_of_a_split_come_in_file_order_and_can_be_limited():
 def test_a_folder_without_data_is_a_clear_error(tmp_path):
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load_tickets(data_dir=tmp_path)
+
+
+def test_a_file_that_changed_is_read_again(tmp_path):
+    key = '{"id": "a", "category": "other", "priority": "P3", "needs_human": false, "family": "f", "split": "test", "style": "plain"}'
+    (tmp_path / "labels.jsonl").write_text(key)
+    (tmp_path / "tickets.jsonl").write_text(GOOD)
+    before = load_tickets(data_dir=tmp_path)
+    (tmp_path / "tickets.jsonl").write_text(GOOD.replace('"b"', '"body"'))
+    assert [before[0].body, load_tickets(data_dir=tmp_path)[0].body] == ["b", "body"]

@@ -294,7 +294,9 @@ def _mean_interval(
         spread = math.sqrt(((sums - mean * sizes) ** 2).sum() * count / (count - 1)) / sizes.sum()
         reach = NormalDist().inv_cdf(0.5 + confidence / 2) * spread
         return float(mean - reach), float(mean + reach)
-    return _ends(_weighted(sums, count, seed, resamples) / _weighted(sizes, count, seed, resamples), count, confidence)
+    alike = sizes.min() == sizes.max()  # then every resample has as many tickets
+    tickets = sizes.sum() if alike else _weighted(sizes, count, seed, resamples)
+    return _ends(_weighted(sums, count, seed, resamples) / tickets, count, confidence)
 
 
 def _weighted(values: npt.NDArray[Any], count: int, seed: int, resamples: int) -> Floats:

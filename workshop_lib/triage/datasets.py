@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from pydantic import ValidationError
@@ -43,27 +45,50 @@ def load_tickets(split: Split | None = None, *, data_dir: Path | None = None, li
         limit: at most so many.
 
     Raises:
-        ConfigurationError: the files are missing, or a line of them is not a ticket.
+        ConfigurationError: the files are missing, a line is not JSON or has no label, or one of that part is not a ticket.
     """
     if split is not None and split not in SPLITS:
         raise ConfigurationError(f"There is no split {split!r}.", advice=f"The splits are {', '.join(SPLITS)}.")
-    labels = load_labels(data_dir=data_dir)
-    tickets = list(read_tickets(_file("tickets.jsonl", data_dir)))
-    missing = [t.id for t in tickets if t.id not in labels]
-    if missing:
-        raise ConfigurationError(
-            f"labels.jsonl has no label for {', '.join(missing[:5])}.", advice="Restore the data folder."
-        )
-    return [t for t in tickets if split is None or labels[t.id].split == split][:limit]
+    key, texts = _file("labels.jsonl", data_dir), _file("tickets.jsonl", data_dir)
+    return list(_tickets_of(split, texts, _version(texts), key, _version(key))[:limit])
 
 
 def load_labels(*, data_dir: Path | None = None) -> Mapping[str, Label]:
-    """The answer key by ticket id.
+    """The answer key by ticket id, not to be changed: all callers share it.
 
     Raises:
         ConfigurationError: as `load_tickets`.
     """
     path = _file("labels.jsonl", data_dir)
+    return _labels_of(path, _version(path))
+
+
+Version = tuple[int, int]
+"""When a file was written, in ns, and how long it is: as long as both stay, it need not be read again."""
+
+
+def _version(path: Path) -> Version:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0  # who reads it says why it cannot be read
+    return found.st_mtime_ns, found.st_size
+
+
+@functools.lru_cache(maxsize=8)
+def _tickets_of(split: Split | None, texts: Path, _: Version, key: Path, key_version: Version) -> tuple[Ticket, ...]:
+    labels, rows = _labels_of(key, key_version), list(json_rows(texts))
+    missing = [name for _, row in rows if (name := str(row.get("id"))) not in labels]
+    if missing:
+        raise ConfigurationError(
+            f"labels.jsonl has no label for {', '.join(missing[:5])}.", advice="Restore the data folder."
+        )
+    wanted = [row for row in rows if split is None or labels[str(row[1]["id"])].split == split]
+    return tuple(_ticket(row, number, texts.name) for number, row in wanted)
+
+
+@functools.lru_cache(maxsize=2)
+def _labels_of(path: Path, _: Version) -> Mapping[str, Label]:
     labels: dict[str, Label] = {}
     for number, row in json_rows(path):
         try:
@@ -78,7 +103,7 @@ def load_labels(*, data_dir: Path | None = None) -> Mapping[str, Label]:
             )
         except (KeyError, ValueError) as error:
             raise ConfigurationError(f"{path.name}, line {number} is not a label: {error}.") from None
-    return labels
+    return MappingProxyType(labels)
 
 
 def read_tickets(path: Path) -> Iterator[Ticket]:
@@ -88,15 +113,19 @@ def read_tickets(path: Path) -> Iterator[Ticket]:
         ConfigurationError: the file cannot be read, or a line is not a ticket; the message names line and field.
     """
     for number, row in json_rows(path):
-        try:
-            yield Ticket.model_validate(row)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "ticket"
-            raise ConfigurationError(
-                f"{path.name}, line {number} is not a ticket: {where}: {first['msg']}.",
-                advice='A line looks like {"id": "T-1", "subject": "...", "body": "..."}.',
-            ) from None
+        yield _ticket(row, number, path.name)
+
+
+def _ticket(row: dict[str, object], number: int, name: str) -> Ticket:
+    try:
+        return Ticket.model_validate(row)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "ticket"
+        raise ConfigurationError(
+            f"{name}, line {number} is not a ticket: {where}: {first['msg']}.",
+            advice='A line looks like {"id": "T-1", "subject": "...", "body": "..."}.',
+        ) from None
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, object]]]:

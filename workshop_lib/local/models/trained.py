@@ -6,15 +6,18 @@
 
 Each has two heads: the category, and priority and needs_human together, because the one constrains the other.
 They are real models with real errors, but not language models: what a prompt says does not change what they answer.
+Only training needs scikit-learn and scipy: answering does without, because to import them takes longer than all else at the start.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import tempfile
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,13 +52,22 @@ HASHED: Mapping[str, tuple[str, tuple[int, int], int]] = {
     "phrases": ("word", (1, 2), 2**17),
     "letters": ("char_wb", (3, 5), 2**17),
 }
-"""TF-IDF views: what is counted, in groups of how many, columns. The cheap model has the first, the strong one the others."""
+"""TF-IDF views: what is counted, in groups of how many, columns (a power of 2). The cheap model has the first, the strong one the others."""
 CHEAP_STRENGTH, CHEAP_STEPS = 5.0, 100
 """Inverse regularisation, and steps."""
 RIDGE, NEARNESS, SHARPNESS = 0.2, 2.0, 8.0
 """Of the strong model: regularisation; how fast likeness of meaning fades with distance; from scores to probabilities."""
 Arrays = dict[str, npt.NDArray[Any]]
-Matrix = Any  # a numpy array or a scipy sparse matrix: both know @
+Matrix = Any  # a scipy sparse matrix
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was found in one text: the features that are not zero."""
+
+    columns: npt.NDArray[np.int64]
+    """Ascending."""
+    values: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -64,19 +76,19 @@ class Regression:
 
     labels: tuple[str, ...]
     weights: npt.NDArray[np.float32]
-    """Shape (features, labels): in this order scipy multiplies without copying them."""
+    """Shape (features, labels)."""
     bias: npt.NDArray[np.float32]
 
-    def probabilities(self, features: Matrix) -> npt.NDArray[np.float64]:
-        """Shape (texts, labels)."""
-        return _softmax(np.asarray(features @ self.weights) + self.bias)
+    def probabilities(self, row: Row) -> npt.NDArray[np.floating[Any]]:
+        """Shape (labels,)."""
+        return _softmax((row.values[:, None] * self.weights[row.columns]).sum(axis=0) + self.bias)
 
 
 @dataclass(frozen=True)
 class View:
     """One way to look at a text, and a head for each field."""
 
-    features: Callable[[Sequence[str]], Matrix]
+    features: Callable[[str], Row]
     heads: Mapping[str, Regression]
 
 
@@ -88,23 +100,19 @@ class TrainedModel:
 
     def predict(self, text: str) -> dict[str, dict[str, float]]:
         """Head to label to probability: `category`, and `urgency` with labels such as "P2+false" (priority and needs_human)."""
-        return self.predict_all([text])[0]
-
-    def predict_all(self, texts: Sequence[str]) -> list[dict[str, dict[str, float]]]:
-        """`predict` for many texts."""
-        features = self._view.features(texts)
-        shares = {name: (head.labels, head.probabilities(features)) for name, head in self._view.heads.items()}
-        return [
-            {name: dict(zip(labels, map(float, rows[i]), strict=True)) for name, (labels, rows) in shares.items()}
-            for i in range(len(texts))
-        ]
+        row = self._view.features(text)
+        return {
+            name: dict(zip(head.labels, map(float, head.probabilities(row)), strict=True))
+            for name, head in self._view.heads.items()
+        }
 
     def telling_sentence(self, text: str, category: str) -> str:
         """The sentence that speaks most for a category."""
         parts, head = sentences(text), self._quoting.heads["category"]
         if category not in head.labels:
             return parts[0]
-        return parts[int(head.probabilities(self._quoting.features(parts))[:, head.labels.index(category)].argmax())]
+        column = head.labels.index(category)
+        return max(parts, key=lambda part: head.probabilities(self._quoting.features(part))[column])
 
 
 def train(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> tuple[TrainedModel, TrainedModel]:
@@ -121,12 +129,12 @@ def train(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> tuple[Train
             if stored is None:
                 stored = _learn(embedder, data_dir)
                 _write(cache, stored)
-    hashed = {view: Hashed(*HASHED[view][:2], stored[f"{view}/idf"]) for view in HASHED}
+    hashed = {view: Hashed(view, stored[f"{view}/idf"]) for view in HASHED}
     known = {head: tuple(map(str, stored[f"labels/{head}"])) for head in HEADS}
     likeness = Likeness(embedder, stored["center"], stored["rows"], hashed["phrases"], hashed["letters"])
     part = slice(-HASHED["letters"][2], None)
 
-    def view(name: str, features: Callable[[Sequence[str]], Matrix], columns: slice = slice(None)) -> View:
+    def view(name: str, features: Callable[[str], Row], columns: slice = slice(None)) -> View:
         return View(
             features,
             {
@@ -173,43 +181,80 @@ class Likeness:
         self._embedder, self._center, self._rows = embedder, center, rows
         self._phrases, self._letters = phrases, letters
 
-    def __call__(self, texts: Sequence[str]) -> Matrix:
-        """Shape (texts, training texts + columns of both TF-IDF views)."""
-        from scipy.sparse import csr_matrix, hstack
-
-        near = _nearness(_centered(self._embedder.embed(texts), self._center), self._rows)
-        return hstack([csr_matrix(near), self._phrases(texts), self._letters(texts)], format="csr")
+    def __call__(self, text: str) -> Row:
+        """The features of a text: one a training text, then the columns of both TF-IDF views."""
+        near = _nearness(_centered(self._embedder.embed([text]), self._center), self._rows)[0]
+        phrases, letters = self._phrases(text), self._letters(text)
+        after = len(near) + HASHED["phrases"][2]
+        columns = np.concatenate([np.arange(len(near)), phrases.columns + len(near), letters.columns + after])
+        return Row(columns, np.concatenate([near, phrases.values, letters.values]))
 
 
 class Hashed:
     """TF-IDF over hashed words or letter groups: no vocabulary to keep, the same column for the same piece on every machine."""
 
-    def __init__(self, analyzer: str, ngrams: tuple[int, int], idf: npt.NDArray[np.float32]) -> None:
-        from sklearn.feature_extraction.text import HashingVectorizer  # heavy: only the local endpoint needs it
+    def __init__(self, view: str, idf: npt.NDArray[np.float32]) -> None:
+        self._view, self._idf = view, idf
 
-        self._count = HashingVectorizer(
-            analyzer=analyzer,
-            ngram_range=ngrams,
-            n_features=len(idf),
-            norm=None,
-            alternate_sign=False,
-            dtype=np.float32,
-        )
-        self._idf = idf
+    def __call__(self, text: str) -> Row:
+        """Of unit length, rare pieces weighing more."""
+        return self.weighted(counts(self._view, text))
 
-    def counts(self, texts: Sequence[str]) -> Matrix:
-        """How often each piece occurs, damped: shape (texts, columns)."""
-        matrix = self._count.transform(texts)
-        matrix.data = 1 + np.log(matrix.data)
-        return matrix
+    def weighted(self, counted: Row) -> Row:
+        """The same from what `counts` found."""
+        values = counted.values * self._idf[counted.columns]
+        squares = np.bincount(np.zeros(len(values), np.int64), values**2, minlength=1)  # added up in 64 bits
+        values /= np.sqrt(squares)
+        return Row(counted.columns, values)
 
-    def __call__(self, texts: Sequence[str]) -> Matrix:
-        """Unit-length rows, rare pieces weighing more. In place: for one text, scipy's own ways take longer than the counting."""
-        matrix = self.counts(texts)
-        rows = np.repeat(np.arange(len(texts)), np.diff(matrix.indptr))
-        matrix.data *= self._idf[matrix.indices]
-        matrix.data /= np.sqrt(np.bincount(rows, matrix.data**2, minlength=len(texts)))[rows]
-        return matrix
+
+def counts(view: str, text: str) -> Row:
+    """How often each piece occurs, damped. The columns are those of scikit-learn's HashingVectorizer."""
+    analyzer, ngrams, width = HASHED[view]
+    pieces = word_groups(text, ngrams) if analyzer == "word" else letter_groups(text, ngrams)
+    found: Counter[int] = Counter()
+    for piece, count in Counter(pieces).items():
+        found[abs(murmur3(piece)) % width] += count
+    columns = np.array(sorted(found), np.int64)
+    return Row(columns, 1 + np.log(np.array([found[column] for column in columns.tolist()], np.float32)))
+
+
+def word_groups(text: str, sizes: tuple[int, int]) -> list[str]:
+    """Groups of neighbouring words, in small letters; a word has two characters or more."""
+    words = re.findall(r"\b\w\w+\b", text.lower())
+    return [
+        " ".join(words[i : i + size]) for size in range(sizes[0], sizes[1] + 1) for i in range(len(words) - size + 1)
+    ]
+
+
+def letter_groups(text: str, sizes: tuple[int, int]) -> list[str]:
+    """Groups of neighbouring letters inside each word and the blanks beside it. A word shorter than a size counts once, whole."""
+    groups = []
+    for word in text.lower().split():
+        padded = f" {word} "
+        for size in range(sizes[0], sizes[1] + 1):
+            groups += [padded[i : i + size] for i in range(max(1, len(padded) - size + 1))]
+            if len(padded) <= size:
+                break
+    return groups
+
+
+@functools.lru_cache(maxsize=2**16)
+def murmur3(piece: str) -> int:
+    """MurmurHash3 (x86, 32 bits, seed 0) of the UTF-8 bytes, as a signed number. Source: Austin Appleby, smhasher, public domain."""
+    data, low = piece.encode(), 0xFFFFFFFF
+    value = 0
+    for start in range(0, len(data), 4):
+        block = data[start : start + 4]
+        mixed = int.from_bytes(block, "little") * 0xCC9E2D51 & low
+        value ^= (mixed << 15 | mixed >> 17) * 0x1B873593 & low
+        if len(block) == 4:
+            value = (value << 13 | value >> 19) * 5 + 0xE6546B64 & low
+    value ^= len(data)
+    value = (value ^ value >> 16) * 0x85EBCA6B & low
+    value = (value ^ value >> 13) * 0xC2B2AE35 & low
+    value ^= value >> 16
+    return value - 2**32 if value >= 2**31 else value
 
 
 def training_vectors(embedder: Embedder, texts: Sequence[str], data_dir: Path) -> npt.NDArray[np.float32]:
@@ -259,10 +304,11 @@ def _learn(embedder: Embedder, data_dir: Path) -> Arrays:
 def _fit_all(vectors: npt.NDArray[np.float32], texts: Sequence[str], targets: Mapping[str, Sequence[str]]) -> Arrays:
     stored: Arrays = {}
     matrices = {}
-    for view, (analyzer, ngrams, columns) in HASHED.items():
-        seen = (Hashed(analyzer, ngrams, np.ones(columns, np.float32)).counts(texts) > 0).sum(axis=0)
-        idf = stored[f"{view}/idf"] = (np.log((1 + len(texts)) / (1 + np.asarray(seen).ravel())) + 1).astype(np.float32)
-        matrices[view] = Hashed(analyzer, ngrams, idf)(texts)
+    for view, (_, _, columns) in HASHED.items():
+        counted = [counts(view, text) for text in texts]
+        seen = np.bincount(np.concatenate([row.columns for row in counted]), minlength=columns)
+        idf = stored[f"{view}/idf"] = (np.log((1 + len(texts)) / (1 + seen)) + 1).astype(np.float32)
+        matrices[view] = _stacked([Hashed(view, idf).weighted(row) for row in counted], columns)
     for head, target in targets.items():
         for name, values in zip(("weights", "bias"), _fit(matrices["words"], target), strict=True):
             stored[f"words/{head}/{name}"] = np.asarray(values, np.float32)
@@ -271,6 +317,14 @@ def _fit_all(vectors: npt.NDArray[np.float32], texts: Sequence[str], targets: Ma
     for head, fitted in _fit_ridge(stored["rows"], matrices["phrases"], matrices["letters"], targets).items():
         stored[f"strong/{head}/weights"], stored[f"strong/{head}/bias"] = fitted
     return stored
+
+
+def _stacked(rows: Sequence[Row], width: int) -> Matrix:
+    from scipy.sparse import csr_matrix
+
+    starts = np.cumsum([0, *(len(row.columns) for row in rows)])
+    columns = np.concatenate([row.columns for row in rows])
+    return csr_matrix((np.concatenate([row.values for row in rows]), columns, starts), shape=(len(rows), width))
 
 
 def _fit(features: Matrix, target: Sequence[str]) -> tuple[Any, Any]:
@@ -338,9 +392,9 @@ def _early_stop() -> Iterator[None]:
         yield
 
 
-def _softmax(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-    shares: npt.NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
+def _softmax(scores: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    odds = np.exp(scores - scores.max())
+    shares: npt.NDArray[np.floating[Any]] = odds / odds.sum()
     return shares
 
 
