@@ -31,14 +31,15 @@ from workshop_lib.cascade.calibration import FEWEST, FEWEST_OF_A_KIND
 Floats = npt.NDArray[np.float64]
 Facts = Mapping[str, str | float]
 """What is known of a text beside its words, by name: a word (a subject, a category) or a number (a confidence, a count)."""
-View = Literal["words", "meaning"]
-VIEWS: tuple[View, ...] = ("words", "meaning")
+View = Literal["facts", "words", "meaning"]
+VIEWS: tuple[View, ...] = ("facts", "words", "meaning")
 Embed = Callable[[Sequence[str]], npt.ArrayLike]
-STRENGTHS = (0.1, 0.3, 1.0, 3.0)
+STRENGTHS = (0.03, 0.1, 0.3, 1.0)
 """scikit-learn's C, the inverse of the penalty, to choose from: per view and head, by log loss on left-out folds."""
 FOLDS = 4
 FACT_SCALE = 0.3
-"""Of facts beside words: a fact of this spread and a word of full weight are penalised alike."""
+"""Facts enter times this: less, and words are preferred to them; more, and few labels are learned by heart."""
+SQUARED = ", squared"
 UNFAMILIAR = 0.01
 """The share of training texts, each compared with all others, that the bound of familiarity would call unsure."""
 SEEN = 2
@@ -104,24 +105,24 @@ class Explanation:
 class LearnedRouter:
     """Two heads, is the cheap model right and is the strong one, each the mean of one logistic regression per view of the text.
 
-    `words` is TF-IDF, `meaning` a sentence vector; both see the text's form (its length, figures, signs) and
-    the given features. On texts alone it decides before the cheap answer. With `answer_features` it decides after it, and
+    `facts` is the text's form (its length, figures, signs) and the given features, `words` these and TF-IDF, `meaning` these and a
+    sentence vector. On texts alone it decides before the cheap answer. With `answer_features` it decides after it, and
     `cheap_right` is a learned confidence. The same data give the same router.
     """
 
     def __init__(self, views: Sequence[View] = VIEWS, *, embed: Embed | None = None) -> None:
         """
         Args:
-            views: one or both of `words`, `meaning`.
+            views: which of `facts`, `words`, `meaning` to average.
             embed: texts to vectors, one row each, for `meaning`; None: all-MiniLM-L6-v2, where its packages are installed.
 
         Raises:
             ValueError: no view, or an unknown one.
         """
         if isinstance(views, str) or not views or not set(views) <= set(VIEWS):
-            raise ValueError(f"views: give a list of one or both of {' and '.join(VIEWS)}, not {views!r}")
+            raise ValueError(f"views: give a list of one or more of {', '.join(VIEWS)}, not {views!r}")
         self.views: tuple[View, ...] = tuple(view for view in VIEWS if view in views)
-        """Those in use: after `fit` without the embedding packages, `words` alone."""
+        """Those in use: after `fit` without the embedding packages, all but `meaning`."""
         self._embed, self._own_vectors = embed, embed is not None
         self._fitted: _Fitted | None = None
 
@@ -145,6 +146,7 @@ class LearnedRouter:
         Raises:
             ValueError: too few labels, or too few right or wrong ones; lengths that differ; what is no text, label or feature.
         """
+        texts = _texts(texts)
         if families is not None and len(families) != len(texts):
             raise ValueError(f"{len(texts)} texts and {len(families)} families: give one each a text")
         labels = np.column_stack(
@@ -158,8 +160,8 @@ class LearnedRouter:
             except (ConfigurationError, ImportError) as error:
                 if self.views == ("meaning",):
                     raise
-                warnings.warn(f"The router learns from words alone, without sentence vectors: {error}", stacklevel=2)
-                self.views = ("words",)
+                warnings.warn(f"The router learns without sentence vectors: {error}", stacklevel=2)
+                self.views = tuple(view for view in self.views if view != "meaning")
         folds = _folds(len(texts), families)
         heads = {view: _Heads.of(x, labels, folds) for view, x in self._inputs(texts, features).items()}
         self._fitted = replace(self._fitted, heads=heads)
@@ -173,7 +175,8 @@ class LearnedRouter:
             ConfigurationError: it was fitted with sentence vectors, and the packages for them are missing here.
         """
         cheap, strong = self._right(texts, features)
-        return strong - cheap
+        score: Floats = strong - cheap
+        return score
 
     def cheap_right(self, texts: Sequence[str], features: Sequence[Facts] | None = None) -> Floats:
         """The probability that the cheap model is right, 0..1; arguments and errors as `score`."""
@@ -220,10 +223,12 @@ class LearnedRouter:
             ours, facts = np.split(moved, [len(moved) - len(fitted.table.columns)])
             if view == "meaning":
                 found.append(Contribution(view, "the text's meaning", float(ours.sum())))
-            else:
+            elif view == "words":
                 found += [Contribution(view, fitted.words.terms[i], float(ours[i])) for i in np.flatnonzero(ours)]
-            names = fitted.table.columns
-            found += [Contribution(view, names[i], float(facts[i])) for i in np.flatnonzero(facts)]
+            named: dict[str, float] = {}
+            for name, value in zip(fitted.table.columns, facts.tolist(), strict=True):
+                named[name.removesuffix(SQUARED)] = named.get(name.removesuffix(SQUARED), 0.0) + value
+            found += [Contribution(view, name, value) for name, value in named.items() if value]
         found.sort(key=lambda c: -abs(c.value))
         cheap, strong = right.tolist()
         return Explanation(
@@ -282,15 +287,15 @@ class LearnedRouter:
             with np.load(Path(path), allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             header = json.loads(arrays["header"].tobytes())
-            if header["format"] != FORMAT:
-                raise ValueError(f"it is of format {header['format']}, and this version reads {FORMAT}")
+            _check_format(header["format"])
             router = cls(tuple(header["views"]), embed=embed)
             words = _Words(tuple(header["terms"]), arrays["idf"], float(header["stranger"]), float(header["bound"]))
             heads = {
                 view: _Heads(arrays[f"{view}_weights"], arrays[f"{view}_start"], tuple(strengths))
                 for view, strengths in header["views"].items()
             }
-            table = _Table(**header["table"])
+            table = header["table"]
+            table = _Table(table["given"], tuple(table["columns"]), table["numbers"], tuple(table["always"]))
             router._fitted = _Fitted(table, words, heads, int(header["labels"]))
             router._fitted.check()
             own = header["vectors"] != "all-MiniLM-L6-v2"
@@ -304,12 +309,13 @@ class LearnedRouter:
             )
         return router
 
-    def _right(self, texts: Sequence[str], features: Sequence[Facts] | None) -> Floats:
-        """Both heads, shape (2, n)."""
+    def _right(self, texts: Sequence[str], features: Sequence[Facts] | None) -> tuple[Floats, Floats]:
+        """The probabilities that the cheap model is right, and the strong one."""
         heads = self._ready().heads
-        each = [heads[view].right(x) for view, x in self._inputs(texts, features).items()]
-        mean: Floats = np.mean(each, axis=0)
-        return mean
+        if not _texts(texts):
+            return np.zeros(0), np.zeros(0)
+        cheap, strong = np.mean([heads[view].right(x) for view, x in self._inputs(texts, features).items()], axis=0)
+        return cheap, strong
 
     def _inputs(self, texts: Sequence[str], features: Sequence[Facts] | None) -> dict[View, Any]:
         """By view: a row a text; the last columns are the facts'."""
@@ -317,7 +323,7 @@ class LearnedRouter:
 
         fitted = self._ready()
         facts = fitted.table.matrix(_facts(texts, features), given=features is not None)
-        found: dict[View, Any] = {}
+        found: dict[View, Any] = {"facts": facts} if "facts" in self.views else {}
         if "words" in self.views:
             found["words"] = sparse.hstack([fitted.words.tfidf(texts), facts], format="csr")
         if "meaning" in self.views:
@@ -374,13 +380,16 @@ class _Fitted:
 
     def check(self) -> None:
         """That the parts fit together, where they come from a file."""
-        widths = {"words": len(self.words.terms) + len(self.table.columns), "meaning": None}
+        facts = len(self.table.columns)
+        widths = {"facts": facts, "words": len(self.words.terms) + facts, "meaning": None}
         for view, heads in self.heads.items():
             wide = heads.weights.shape[1] if heads.weights.ndim == 2 else -1
             if heads.weights.shape[0] != 2 or heads.start.shape != (2,) or wide != (widths[view] or wide):
                 raise ValueError(f"the weights of {view} do not fit its columns")
-        if len(self.words.idf) != len(self.words.terms):
-            raise ValueError("not one IDF a word")
+            if not (np.isfinite(heads.weights).all() and np.isfinite(heads.start).all()):
+                raise ValueError(f"a weight of {view} is no finite number")
+        if self.words.idf.shape != (len(self.words.terms),) or not np.isfinite(self.words.idf).all():
+            raise ValueError("there is not one finite IDF a word")
 
 
 @dataclass(frozen=True, eq=False)
@@ -448,13 +457,16 @@ class _Words:
 
 @dataclass(frozen=True)
 class _Table:
-    """From facts to columns of about equal spread: a number as its distance from the mean, a word as 0 or 1."""
+    """From facts to columns: of a number its rank among the training texts, from -1 to 1, and that squared; of a word 0 or 1.
+
+    The square lets a middling length be the hardest; ranks keep one very long text from outweighing all others.
+    """
 
     given: bool
     """Whether there were features beside the text's form."""
     columns: tuple[str, ...]
-    numbers: Mapping[str, Sequence[float]]
-    """Name to mean and spread; all other names are words'."""
+    numbers: Mapping[str, Sequence[Sequence[float]]]
+    """Name to values and their ranks, in rising order; all other names are words'."""
     always: tuple[str, ...]
     """Names that every training row had."""
 
@@ -464,18 +476,18 @@ class _Table:
         for row in rows:
             for name, value in row.items():
                 values.setdefault(name, []).append(value)
-        numbers = {}
-        for name, found in values.items():
-            words = sum(isinstance(value, str) for value in found)
-            if words not in (0, len(found)):
-                raise ValueError(f"the feature {name!r} is a word for some texts and a number for others: choose one")
-            if not words:
-                column = np.array(found, dtype=np.float64)
-                numbers[name] = (float(column.mean()), float(column.std()) or 1.0)
+        numbers, columns = {}, []
         always = tuple(name for name, found in values.items() if len(found) == len(rows))
-        bare = cls(given, (), numbers, always)
-        columns = dict.fromkeys(column for row in rows for column in bare._columns_of(row))
-        return cls(given, tuple(sorted(columns)), numbers, always)
+        for name, found in sorted(values.items()):
+            words = sorted({value for value in found if isinstance(value, str)})
+            if words and not all(isinstance(value, str) for value in found):
+                raise ValueError(f"the feature {name!r} is a word for some texts and a number for others: choose one")
+            if words:
+                columns += [f"{name} = {word}" for word in words]
+            else:
+                numbers[name] = _ranks(np.array(found, dtype=np.float64))
+                columns += [name, name + SQUARED] + ([] if name in always else [f"no {name}"])
+        return cls(given, tuple(columns), numbers, always)
 
     def matrix(self, rows: Sequence[Facts], *, given: bool) -> Floats:
         """Shape (len(rows), len(self.columns)). A word that training did not see has no column."""
@@ -492,20 +504,29 @@ class _Table:
                 raise ValueError(
                     f"text {i} lacks the feature {lacking[0]!r}, which every text had that was learned from"
                 )
-            for column, value in self._columns_of(row).items():
-                if column in place:
-                    found[i, place[column]] = value * FACT_SCALE
-        return found
+            for name, value in row.items():
+                if isinstance(value, str) is (name in self.numbers):
+                    kind = "number" if name in self.numbers else "word"
+                    raise ValueError(
+                        f"text {i}: the feature {name!r} is {value!r}; when learned from it was a {kind}, or not there"
+                    )
+                if isinstance(value, str) and f"{name} = {value}" in place:
+                    found[i, place[f"{name} = {value}"]] = 1.0
+        for name, (values, ranks) in self.numbers.items():
+            there = np.array([name in row for row in rows], dtype=bool)
+            at = np.interp([float(row[name]) for row in rows if name in row], values, ranks)
+            found[there, place[name]], found[there, place[name + SQUARED]] = at, at**2
+            if name not in self.always:
+                found[~there, place[f"no {name}"]] = 1.0
+        return found * FACT_SCALE
 
-    def _columns_of(self, row: Facts) -> dict[str, float]:
-        found = {f"no {name}": 1.0 for name in self.numbers if name not in row}
-        for name, value in row.items():
-            if isinstance(value, str):
-                found[f"{name} = {value}"] = 1.0
-            elif name in self.numbers:
-                mean, spread = self.numbers[name]
-                found[name] = (value - mean) / spread
-        return found
+
+def _ranks(values: Floats) -> tuple[list[float], list[float]]:
+    """The values at every twentieth of the way through them, and the ranks there, -1..1; equal values share their mean rank."""
+    steps = np.linspace(-1, 1, 21)
+    quantiles = np.quantile(values, (steps + 1) / 2)
+    knots, which = np.unique(quantiles, return_inverse=True)
+    return knots.tolist(), (np.bincount(which, steps) / np.bincount(which)).tolist()
 
 
 def _best(x: Any, right: Floats, folds: npt.NDArray[np.intp]) -> Any:
@@ -546,25 +567,33 @@ def _facts(texts: Sequence[str], features: Sequence[Facts] | None) -> list[Facts
                 raise ValueError(f"the feature {name!r} is taken: the router counts it itself; choose another name")
             if not isinstance(value, str) and not np.isfinite(value):
                 raise ValueError(f"text {i}: the feature {name!r} is {value}; leave it out where it is not known")
-        forms[i] = {**form, **{k: v if isinstance(v, str) else float(v) for k, v in given.items()}}
+        forms[i] = {**form, **given}
     return forms
 
 
 def _form(text: str) -> dict[str, str | float]:
-    """What a text looks like: how long it is, and of what kind its characters are."""
-    words = re.findall(r"\w+", text)
+    """What a text looks like: how long it and its parts are, and of what its characters are."""
+    words, lines = re.findall(r"\w+", text), text.split("\n")
     size, count = len(text) + 1, len(words) + 1
     return {
-        "log of characters": float(np.log(size)),
-        "log of words": float(np.log(count)),
-        "log of lines": float(np.log1p(text.count("\n"))),
-        "letters a word": len(text) / count,
-        "share of digits": sum(c.isdigit() for c in text) / size,
-        "share of capitals": sum(c.isupper() for c in text) / size,
-        "share of signs": sum(not (c.isalnum() or c.isspace()) for c in text) / size,
-        "share of different words": len(set(words)) / count,
-        "log of question marks": float(np.log1p(text.count("?"))),
-        "formula": float(bool(re.search(r"[=<>{}\\^$`]", text))),
+        "characters": len(text),
+        "words": len(words),
+        "different words": len(set(words)) / count,
+        "long words": sum(len(word) > 8 for word in words) / count,
+        "short words": sum(len(word) < 4 for word in words) / count,
+        "characters a word": len(text) / count,
+        "lines": len(lines),
+        "first line": len(lines[0]),
+        "longest line": max(map(len, lines)),
+        "sentences": len(re.findall(r"[.!?]\s", text)),
+        "numbers": len(re.findall(r"\d+", text)),
+        "digits": sum(c.isdigit() for c in text) / size,
+        "capitals": sum(c.isupper() for c in text) / size,
+        "signs": sum(not (c.isalnum() or c.isspace()) for c in text) / size,
+        "commas": text.count(",") / size,
+        "brackets": text.count("(") / size,
+        "quotes": (text.count('"') + text.count("'")) / size,
+        "question marks": text.count("?"),
     }
 
 
@@ -602,6 +631,11 @@ def _labels(correct: npt.ArrayLike, model: str, n: int) -> Floats:
             f"{FEWEST_OF_A_KIND}. Label more answers, or go by the answer's confidence."
         )
     return right
+
+
+def _check_format(found: int) -> None:
+    if found != FORMAT:
+        raise ValueError(f"it is of format {found}, and this version reads {FORMAT}")
 
 
 def _sigmoid(odds: Floats) -> Floats:
