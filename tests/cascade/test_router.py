@@ -405,7 +405,7 @@ def test_what_does_not_belong_together_is_refused(changed, problem):
 
 
 def test_meaning_carries_over_to_words_that_were_never_seen():
-    texts, _, cheap, strong = questions(90, seed=1)
+    texts, _, cheap, strong = questions(80, seed=1)
     router = LearnedRouter(["meaning"]).fit(texts, cheap, strong)
     law, kitchen = router.score(
         ["Which attorney represents defendants before tribunals?", "How is dinner cooked at home?"]
@@ -414,7 +414,7 @@ def test_meaning_carries_over_to_words_that_were_never_seen():
 
 
 def test_without_the_embedding_packages_it_says_so_and_learns_from_words(monkeypatch, tmp_path):
-    texts, _, cheap, strong = questions(100, seed=1)
+    texts, _, cheap, strong = questions(60, seed=1)
     with_vectors = LearnedRouter().fit(texts, cheap, strong)
     with_vectors.save(tmp_path / "router.npz")
     _forget_embedding(monkeypatch)
