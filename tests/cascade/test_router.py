@@ -1,16 +1,15 @@
 """What a learned router sends up, what it admits not to know, what it can say about a score, and what survives a file."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from workshop_lib.bedrock.errors import ConfigurationError, InvalidOutput
-from workshop_lib.cascade.attempt import Attempt
-from workshop_lib.cascade.router import Choice, LearnedRouter, answer_features
+from workshop_lib import Cascade, Ticket, Tier, never
+from workshop_lib.bedrock.errors import ConfigurationError
+from workshop_lib.cascade.router import Choice, LearnedRouter, route_by
 from workshop_lib.evaluation.curves import apgr
-from workshop_lib.triage.schema import Decision
-from workshop_lib.triage.task import TRIAGE
 
 # The cheap model knows the kitchen and fails at the law; the strong one knows both, and neither knows the comets.
 TOPICS = {
@@ -216,28 +215,44 @@ def test_facts_that_cannot_be_learned_from_are_named(facts, problem):
         LearnedRouter(["words"]).fit(texts, cheap, strong, features=facts)
 
 
-def decided(**changed):
-    fields = {
-        "category": "billing",
-        "priority": "P2",
-        "confidence": 0.8,
-        "reasoning": "An invoice.",
-        "needs_human": False,
-    }
-    return Decision.model_validate(fields | changed)
+PLAIN = SimpleNamespace(describe=str)
 
 
-def test_an_answers_facts_are_its_confidence_and_what_it_decided_without_its_words():
-    assert answer_features(Attempt("cheap", "m", TRIAGE, decided())) == {
-        "answered": "yes", "confidence": 0.8, "category": "billing", "priority": "P2", "needs_human": "no",
-    }  # fmt: skip
-    voted = answer_features(Attempt("cheap", "m", TRIAGE, decided(), agreement=0.6))
-    assert (voted["confidence"], voted["agreement"]) == (0.6, 0.6)
+def test_a_route_leads_past_the_cheap_tier_what_scores_high_and_ends_at_it_what_scores_low(fitted):
+    route = route_by(fitted, skip_at=0.4, stop_below=0.2, task=PLAIN)
+    law, kitchen = "the tenant and the clause of appeal, the judge", "the dough and the onion, butter and the flour"
+    assert route(law).tiers == ("strong",)
+    assert route(law).detail.endswith(">= 0.4")
+    assert route(kitchen).tiers == ("cheap",)
 
 
-def test_an_answer_that_failed_has_no_confidence_and_says_so():
-    failed = Attempt("cheap", "m", TRIAGE, error=InvalidOutput("no JSON"))
-    assert answer_features(failed) == {"answered": "no"}
+def test_between_the_two_scores_the_cascade_decides(fitted):
+    assert route_by(fitted, skip_at=0.99, task=PLAIN)("the tenant and the clause") is None
+
+
+def test_where_the_router_is_unsure_no_tier_is_skipped_and_none_is_the_end(fitted):
+    assert route_by(fitted, skip_at=-1.0, task=PLAIN)("xq zv kj") is None
+
+
+def test_a_score_cannot_both_skip_the_cheap_tier_and_end_there(fitted):
+    with pytest.raises(ValueError, match="both skip"):
+        route_by(fitted, skip_at=0.1, stop_below=0.2)
+
+
+def test_a_route_of_the_same_router_is_the_same_run_after_a_file(fitted, tmp_path):
+    fitted.save(tmp_path / "router.npz")
+    again = LearnedRouter.load(tmp_path / "router.npz")
+    assert route_by(fitted, skip_at=0.4).identity == route_by(again, skip_at=0.4).identity
+    assert route_by(fitted, skip_at=0.4).identity != route_by(fitted, skip_at=0.5).identity
+
+
+def test_a_cascade_follows_a_learned_route(fitted, bedrock):
+    told = SimpleNamespace(describe=lambda ticket: ticket.body)
+    route = route_by(fitted, skip_at=0.4, task=told)
+    cascade = Cascade([Tier("cheap"), Tier("strong")], escalate_when=never(), route=route, client=bedrock)
+    bodies = ["the tenant and the clause of appeal, the judge", "the dough and the onion, butter and the flour"]
+    runs = [cascade.run(Ticket(id=f"T-{i}", subject="", body=body)) for i, body in enumerate(bodies)]
+    assert [[attempt.tier for attempt in run.attempts] for run in runs] == [["strong"], ["cheap"]]
 
 
 # --- Being unsure ---

@@ -9,6 +9,7 @@ router.save(path); LearnedRouter.load(path)
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import re
 import warnings
@@ -17,7 +18,6 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from workshop_lib.bedrock.errors import ConfigurationError
-from workshop_lib.cascade.attempt import Attempt, Reason
+from workshop_lib.cascade.attempt import Reason
 from workshop_lib.cascade.calibration import FEWEST, FEWEST_OF_A_KIND
+from workshop_lib.cascade.cascade import Route
+from workshop_lib.triage.task import TRIAGE, Task
 
 Floats = npt.NDArray[np.float64]
 Facts = Mapping[str, str | float]
@@ -205,6 +207,19 @@ class LearnedRouter:
         """The share of each text's words that stood in training texts, rare words weighing more (by IDF), 0..1; 0 without words."""
         return self._ready().words.familiarity(_texts(texts))
 
+    @property
+    def identity(self) -> str:
+        """A hash of all that it has learned: equal for a router that was saved and loaded, in every process.
+
+        Raises:
+            ValueError: it is not fitted.
+        """
+        fitted, seen = self._ready(), hashlib.sha256()
+        seen.update(json.dumps([asdict(fitted.table), fitted.words.terms]).encode())
+        for view, heads in fitted.heads.items():
+            seen.update(view.encode() + heads.weights.tobytes() + heads.start.tobytes())
+        return seen.hexdigest()[:12]
+
     def explain(self, text: str, features: Facts | None = None, top: int = 8) -> Explanation:
         """What drove the score of one text; arguments and errors otherwise as `score`.
 
@@ -353,24 +368,46 @@ class LearnedRouter:
         return self._fitted
 
 
-def answer_features(attempt: Attempt[Any]) -> dict[str, str | float]:
-    """What an answer shows of itself, for `features`: confidence, agreement of a vote, and the decision's closed-list and yes-or-no fields.
+class route_by:  # noqa: N801  # read like a rule: Cascade(tiers, route=route_by(router, skip_at=0.3))
+    """A cascade's route from a router of texts: straight to the last tier where it is sure enough, or to the first one alone."""
 
-    What the attempt does not have is left out; `answered` says whether there is a decision at all.
-    """
-    found: dict[str, str | float] = {"answered": "no" if attempt.decision is None else "yes"}
-    if attempt.confidence is not None:
-        found["confidence"] = attempt.confidence
-    if attempt.agreement is not None:
-        found["agreement"] = attempt.agreement
-    if attempt.decision is not None:
-        for name in type(attempt.decision).model_fields:
-            value = getattr(attempt.decision, name)
-            if isinstance(value, bool):
-                found[name] = "yes" if value else "no"
-            elif isinstance(value, Enum):
-                found[name] = str(value.value)
-    return found
+    def __init__(
+        self,
+        router: LearnedRouter,
+        tiers: Sequence[str] = ("cheap", "strong"),
+        *,
+        skip_at: float,
+        stop_below: float | None = None,
+        task: Task[Any] = TRIAGE,
+    ) -> None:
+        """
+        Args:
+            router: fitted on what `task.describe` makes of items, without features.
+            tiers: names of the cascade's, all of them in its order.
+            skip_at: a score from which the last tier alone is asked; where the router is unsure, no tier is skipped.
+            stop_below: a score below which the first tier alone is asked and its answer kept, stakes or not; None: never.
+            task: how an item is told as a text.
+
+        Raises:
+            ValueError: `stop_below` is above `skip_at`.
+        """
+        if stop_below is not None and stop_below > skip_at:
+            raise ValueError(f"a score of {skip_at:g} cannot both skip the first tier and be below {stop_below:g}")
+        self._router, self._tiers, self._task = router, tuple(tiers), task
+        self._skip_at, self._stop_below = skip_at, stop_below
+        self.identity = f"route_by({router.identity}, {self._tiers}, {skip_at!r}, {stop_below!r})"
+
+    def __call__(self, item: Any) -> Route | None:
+        """The route of one item; None: all tiers, by the cascade's rule."""
+        text = self._task.describe(item)
+        choice = self._router.decide([text], self._skip_at)[0]
+        if any(reason.rule == "unsure" for reason in choice.reasons):
+            return None
+        if choice.score >= self._skip_at:
+            return Route(self._tiers[-1:], f"score {choice.score:.2f} >= {self._skip_at:g}")
+        if self._stop_below is not None and choice.score < self._stop_below:
+            return Route(self._tiers[:1], f"score {choice.score:.2f} < {self._stop_below:g}")
+        return None
 
 
 @dataclass(frozen=True)
