@@ -1,4 +1,4 @@
-"""The program, run as a user would: its own process, its own endpoint."""
+"""The program, run as a user would: its own process, its own endpoint. What ends before a door opens runs in the tests' process."""
 
 import json
 import os
@@ -8,8 +8,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
+
+from workshop_lib.cli import main
 
 PROGRAM = [sys.executable, "-m", "workshop_lib"]
 
@@ -20,6 +23,26 @@ def run(*arguments, **environ):
     return subprocess.run(
         [*PROGRAM, *arguments], capture_output=True, text=True, env=env, timeout=170, encoding="utf-8", check=False
     )
+
+
+@pytest.fixture
+def here(monkeypatch, capsys):
+    """As `run`, in this process: to start one takes longer than all that is tested."""
+
+    def run(*arguments, **environ):
+        monkeypatch.setattr(sys, "argv", ["workshop", *arguments])
+        for name, value in {"COLUMNS": "100", **environ}.items():
+            monkeypatch.setenv(name, value)
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        else:
+            code = 0
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+    return run
 
 
 def test_the_demo_prints_the_comparison():
@@ -55,24 +78,24 @@ def test_one_ticket_is_one_json_line():
     ],
     ids=["empty ticket", "unknown strategy", "missing file", "bad mode", "bad pair", "bad limit"],
 )
-def test_a_mistake_is_one_message_and_no_traceback(arguments, environ, said):
-    done = run(*arguments, **environ)
+def test_a_mistake_is_one_message_and_no_traceback(here, arguments, environ, said):
+    done = here(*arguments, **environ)
     assert done.returncode != 0
     assert said in re.sub(r"[\s│]+", " ", done.stdout + done.stderr)
     assert "Traceback" not in done.stderr
 
 
-def test_tickets_for_load_go_to_standard_output():
-    rows = [json.loads(line) for line in run("tickets", "25", "--seed", "7").stdout.splitlines()]
+def test_tickets_for_load_go_to_standard_output(here):
+    rows = [json.loads(line) for line in here("tickets", "25", "--seed", "7").stdout.splitlines()]
     assert len({row["body"] for row in rows}) == 25
 
 
-def test_learners_copies_are_fresh():
-    assert run("build-notebooks", "--check").returncode == 0
+def test_learners_copies_are_fresh(here):
+    assert here("build-notebooks", "--check").returncode == 0
 
 
-def test_catching_up_names_the_notebook():
-    assert "02_let_the_cheap_model_go_first.ipynb" in run("catch-up", "02").stdout
+def test_catching_up_names_the_notebook(here):
+    assert "02_let_the_cheap_model_go_first.ipynb" in here("catch-up", "02").stdout
 
 
 @pytest.fixture
@@ -125,8 +148,8 @@ def test_an_interrupted_bulk_run_says_how_to_go_on_and_goes_on(tmp_path):
     assert len({(r["ticket_id"], r["tier"]) for r in rows}) == len(rows)
 
 
-def test_the_service_refuses_to_listen_to_the_world_without_a_token():
-    done = run("api", "--host", "0.0.0.0")
+def test_the_service_refuses_to_listen_to_the_world_without_a_token(here):
+    done = here("api", "--host", "0.0.0.0")
     assert done.returncode == 1
     assert "WORKSHOP_API_TOKEN" in done.stderr
 
@@ -153,24 +176,24 @@ def test_a_dry_run_of_all_strategies_makes_no_call_and_prints_the_tables():
         assert words in done.stdout
 
 
-def test_a_dry_run_as_json_is_one_object_with_intervals():
-    told = json.loads(run("bakeoff", "--dry-run", "--json", "--split", "workshop", "--strategy", "random-30%").stdout)
+def test_a_dry_run_as_json_is_one_object_with_intervals(here):
+    told = json.loads(here("bakeoff", "--dry-run", "--json", "--split", "workshop", "--strategy", "random-30%").stdout)
     assert list(told["strategies"]) == ["random-30%"]
     share = told["strategies"]["random-30%"]["shares"]["joint"]
     assert {"value", "low", "high", "n", "families", "distinct_texts"} == set(share)
     assert told["provenance"]["door"]["mode"] == "local"
 
 
-def test_a_dry_run_of_fewer_tickets_says_how_many():
-    told = json.loads(run("bakeoff", "--dry-run", "--json", "--limit", "7").stdout)
+def test_a_dry_run_of_fewer_tickets_says_how_many(here):
+    told = json.loads(here("bakeoff", "--dry-run", "--json", "--limit", "7").stdout)
     assert told["n"] == 7
 
 
-def test_the_locked_test_split_needs_the_word_final():
-    refused = run("bakeoff", "--dry-run", "--split", "test")
+def test_the_locked_test_split_needs_the_word_final(here):
+    refused = here("bakeoff", "--dry-run", "--split", "test")
     assert refused.returncode == 1
     assert "--final" in refused.stderr + refused.stdout
-    final = run("bakeoff", "--dry-run", "--split", "test", "--final")
+    final = here("bakeoff", "--dry-run", "--split", "test", "--final")
     assert "FINAL: the locked test split" in final.stdout
 
 
@@ -184,15 +207,15 @@ def test_a_bakeoff_asks_keeps_and_replays(tmp_path):
     assert len((tmp_path / "run.jsonl").read_text(encoding="utf-8").splitlines()) == 1 + 3 * 4
 
 
-def test_a_replay_at_the_other_door_names_it():
-    done = run("bakeoff", "--dry-run", "--recorded", "data/recorded/local-workshop.jsonl", "--split", "workshop",
+def test_a_replay_at_the_other_door_names_it(here):
+    done = here("bakeoff", "--dry-run", "--recorded", "data/recorded/local-workshop.jsonl", "--split", "workshop",
                WORKSHOP_MODE="live", AWS_REGION="us-west-2")  # fmt: skip
     assert done.returncode == 1
     assert "door" in done.stderr + done.stdout
 
 
-def test_an_unknown_strategy_names_the_known_ones():
-    done = run("bakeoff", "--dry-run", "--strategy", "guess")
+def test_an_unknown_strategy_names_the_known_ones(here):
+    done = here("bakeoff", "--dry-run", "--strategy", "guess")
     assert done.returncode != 0
     assert "strong-only" in done.stderr + done.stdout
 

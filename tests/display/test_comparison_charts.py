@@ -150,7 +150,8 @@ def test_a_chart_leaves_no_figure_open(draw):
 
 def test_many_strategies_of_ones_own_are_all_named():
     chosen = {f"own {i}": Cascade([Tier("cheap")], client=NoCalls()) for i in range(12)}
-    assert all(name in cost_against_agreement(compared(*MIXED, chosen=chosen)).alt for name in chosen)
+    shown = cost_against_agreement(compared(*MIXED, chosen=chosen))
+    assert all(name in shown.alt for name in chosen)
 
 
 def test_a_task_without_joint_agreement_is_judged_by_its_first_measure():
