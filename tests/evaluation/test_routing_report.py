@@ -17,12 +17,12 @@ def said(pair, **how):
 
 @pytest.fixture(scope="module")
 def told():
-    return routing_report(made(), views=("words",))
+    return routing_report(made(), views=("facts", "words"))
 
 
 @pytest.fixture(scope="module")
 def told_without_answers():
-    return routing_report(made(confident=False, costs=False), views=("words",))
+    return routing_report(made(confident=False, costs=False), views=("facts", "words"))
 
 
 def test_the_pair_is_told_with_intervals(told):
@@ -72,7 +72,7 @@ def test_no_question_is_scored_by_what_has_learned_from_it():
         pair.strong[::2],
         pair.cheap[::2],
     )  # the other of a family has the same verdicts
-    assert said(pair, views=("words",)).scores[QUESTION].apgr.low < 0.5
+    assert said(pair, views=("facts", "words")).scores[QUESTION].apgr.low < 0.5
 
 
 def test_a_learned_score_that_is_not_shown_to_be_better_gives_way(told):
@@ -133,10 +133,10 @@ def test_every_target_of_ones_own_is_met():
 
 
 def test_a_strong_model_that_is_not_stronger_is_said_plainly_and_no_gap_is_measured():
-    report = said(made(stronger=False))
+    report = said(made(200, stronger=False))
     assert not report.stronger
     assert (dict(report.scores), report.best) == ({}, None)
-    assert "Not worth it on these 400 questions: the strong model is not shown to be stronger" in report.verdict
+    assert "Not worth it on these 200 questions: the strong model is not shown to be stronger" in report.verdict
     assert "no gap" in report.missing["scores"]
     assert any("cheap model alone" in step for step in report.next_steps)
     assert report.calibration is not None
@@ -158,7 +158,7 @@ def test_scores_that_are_noise_are_not_shown_to_be_worth_it():
 
 
 def test_too_few_labels_leave_out_what_is_learned_and_say_why():
-    report = said(made(48), views=("words",))
+    report = said(made(48), views=("facts", "words"))
     assert QUESTION not in report.scores
     assert "too few" in report.missing[QUESTION]
     assert "too few" in report.missing["calibration"]
@@ -166,7 +166,7 @@ def test_too_few_labels_leave_out_what_is_learned_and_say_why():
 
 def test_qualities_between_right_and_wrong_are_measured_where_that_has_a_meaning():
     pair = made()
-    report = said(made(cheap=0.2 + 0.6 * pair.cheap, strong=0.2 + 0.6 * pair.strong), views=("words",))
+    report = said(made(cheap=0.2 + 0.6 * pair.cheap, strong=0.2 + 0.6 * pair.strong), views=("facts", "words"))
     assert report.scores[CONFIDENCE].apgr.value == pytest.approx(apgr(-pair.confidence, pair.cheap, pair.strong))
     assert report.cheap.low < report.cheap.value == pytest.approx(0.2 + 0.6 * pair.cheap.mean())
     assert {"calibration", "thresholds", "learned scores", "risk-coverage"} <= report.missing.keys()
@@ -174,6 +174,12 @@ def test_qualities_between_right_and_wrong_are_measured_where_that_has_a_meaning
 
 def test_without_costs_the_verdict_names_the_price_ratio_from_which_it_pays():
     assert "if a strong call costs more than" in said(made(costs=False)).verdict
+
+
+def test_what_saves_little_is_hardly_worth_it():
+    dear = said(made(cheap_cost_usd=np.full(400, 0.006)), targets=[{"quality": 0.99}])
+    assert 0.85 < dear.settings[0].choice.cost_share < 1
+    assert dear.verdict.startswith("Hardly worth it: ")
 
 
 def test_the_same_file_gives_the_same_report():
@@ -187,5 +193,5 @@ def test_it_is_written_as_json_without_nan_and_as_markdown(told):
     assert again["thresholds"][0]["held_out"]["sent_up"]["n"] == 400
     page = told.to_markdown()
     assert told.verdict in page
-    assert page.count("| random |") == 1
+    assert page.count("| random |") == 2
     assert "## Thresholds" in page

@@ -76,7 +76,7 @@ def evaluate_router(  # noqa: PLR0917  # a command's options are always named
         report = routing_report(
             pair,
             targets=targets,
-            views=() if no_learning else ("words",) if no_meaning else ("words", "meaning"),
+            views=() if no_learning else ("facts", "words") if no_meaning else ("facts", "words", "meaning"),
             seed=seed,
             on_step=on_step,
         )
@@ -128,9 +128,12 @@ def _steps() -> Iterator[Callable[[str], None]]:
 def _show(report: RoutingReport) -> None:
     for line in report.facts():
         console.print(escape(line), highlight=False)
-    scores = _scores_table(report)
-    if scores is not None:
-        console.print(scores)
+    for title, rows in (
+        ("APGR: share of the gap won on the average; least strong calls for a quality", report.table()),
+        ("Least cost for a quality, as a share of strong-only", report.cost_table()),
+    ):
+        if rows:
+            console.print(_table(title, rows, report.best))
     for setting, row in zip(report.settings, report.settings_table(), strict=True):
         console.print(f"[bold]{escape(row['target'])}[/]: send up {escape(setting.rule)}", highlight=False)
         money = (
@@ -151,26 +154,13 @@ def _show(report: RoutingReport) -> None:
         console.print(f"[yellow]! {escape(line)}[/]", highlight=False)
 
 
-def _scores_table(report: RoutingReport) -> Table | None:
-    rows = report.table()
-    if not rows:
-        return None
-    table = Table(
-        title="APGR: share of the gap won on the average, 95 % interval; least strong calls and cost (of strong-only) for a quality",
-        title_justify="left", title_style="bold", box=SIMPLE_HEAD,
-    )  # fmt: skip
+def _table(title: str, rows: Sequence[Mapping[str, str]], best: str | None) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for name in rows[0]:
-        words = name.replace(" for ", "\nfor ")
         table.add_column(
-            words,
-            justify="left" if name == "score" else "right",
-            no_wrap=True,
-            style="bold" if name == "score" else None,
+            name.replace(" for ", "\nfor "), justify="left" if name in {"score", "pays"} else "right", no_wrap=True
         )
     for row in rows:
-        marked = "bold" if row["score"] == report.best else None
-        table.add_row(
-            *(escape(cell.replace(" [", "\n[")) if name == "APGR" else escape(cell) for name, cell in row.items()),
-            style=marked,
-        )
+        cells = (escape(cell.replace(" [", "\n[")) for cell in row.values())
+        table.add_row(*cells, style="bold" if row["score"] == best else None)
     return table

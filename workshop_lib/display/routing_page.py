@@ -23,7 +23,12 @@ def routing_page(report: RoutingReport) -> str:
             listed("What to do next", report.next_steps),
             listed("The pair", report.facts()),
             warned(report.warnings),
-            section("The scores", _wide(report.table()), f"<p>{escape(told)}.</p><p>{escape(LEGEND)}</p>")
+            section(
+                "The scores",
+                _wide(report.table()),
+                _wide(report.cost_table()) if report.cost_table() else "",
+                f"<p>{escape(told)}.</p><p>{escape(LEGEND)}</p>",
+            )
             if report.scores
             else "",
             section("The thresholds", _wide(report.settings_table()), f"<p>{escape(HELD_OUT)}</p>")

@@ -50,6 +50,8 @@ Floats = npt.NDArray[np.float64]
 FORM = "routing-1"
 FOLDS = 5
 EMBEDDED_AT_ONCE = 500
+LITTLE = 0.15
+"""Share saved of the strong calls or of their cost up to which it is hardly worth the trouble."""
 UNSTEADY = 0.1
 """Share sent up by which a threshold and those chosen on parts of the questions may part without a warning."""
 GRADED = "it takes right or wrong (0 or 1); these verdicts are qualities in between."
@@ -174,16 +176,22 @@ class RoutingReport:
         return (*said, *unsteady, *chosen)
 
     def table(self) -> list[dict[str, str]]:
-        """A row a score, as words."""
-        rows = []
-        for s in self.scores.values():
-            row = {"score": s.name, "APGR": _apgr_said(s), "CPT50": _percent(s.cpt50), "CPT80": _percent(s.cpt80)}
-            row |= {f"calls for {q:.0%}": _percent(found) for q, found in s.calls.items()}
-            if s.costs is not None:
-                row |= {f"cost for {q:.0%}": _percent(found) for q, found in s.costs.items()}
-                row["AIQ"] = "-" if s.aiq is None else f"{s.aiq:.3f}"
-            rows.append(row)
-        return rows
+        """A row a score, as words: what it wins."""
+        return [
+            {"score": s.name, "APGR": _apgr_said(s), "CPT50": _percent(s.cpt50), "CPT80": _percent(s.cpt80)}
+            | {f"calls for {q:.0%}": _percent(found) for q, found in s.calls.items()}
+            for s in self.scores.values()
+        ]
+
+    def cost_table(self) -> list[dict[str, str]]:
+        """A row a score, as words: what it costs, as a share of strong-only; none without costs."""
+        return [
+            {"score": s.name, "pays": "cheap, and strong if up" if s.pays_cheap_first else "one of both"}
+            | {f"cost for {q:.0%}": _percent(found) for q, found in s.costs.items()}
+            | {"AIQ": "-" if s.aiq is None else f"{s.aiq:.3f}"}
+            for s in self.scores.values()
+            if s.costs is not None
+        ]
 
     def settings_table(self) -> list[dict[str, str]]:
         """A row a target, as words; all figures held out."""
@@ -224,6 +232,7 @@ class RoutingReport:
         """Verdict, tables, next steps and warnings, to be published."""
         parts = [f"# {self.pair.name}: is routing worth it?", self.verdict, _bullets(self.facts())]
         parts += ["## Scores", _markdown(self.table())] if self.scores else []
+        parts += ["## Costs", _markdown(self.cost_table())] if self.cost_table() else []
         parts += ["## Thresholds", _markdown(self.settings_table())] if self.settings else []
         parts += ["## What to do next", _bullets(self.next_steps)]
         parts += ["## Before you believe it", _bullets(self.warnings)] if self.warnings else []
@@ -286,7 +295,7 @@ def routing_report(
     pair: RecordedPair,
     *,
     targets: Sequence[Mapping[str, float]] = DEFAULT_TARGETS,
-    views: Sequence[View] = ("words", "meaning"),
+    views: Sequence[View] = ("facts", "words", "meaning"),
     seed: int = 0,
     on_step: Callable[[str], None] = lambda said: None,
 ) -> RoutingReport:
@@ -585,14 +594,18 @@ def _verdict(r: RoutingReport) -> str:
     if asked.here > 0.99:
         return f"Not worth it at this target: to {c.target}, everything has to go up. {worth[0].upper()}{worth[1:]}; ask for less."
     if c.cost_share is not None:
-        head = "Worth it" if c.cost_share < 1 else "Not worth it at this target"
+        head = _head(1 - c.cost_share)
         return f"{head}: {worth}. {held}, and it costs {c.cost_share:.0%} of strong-only.{met}"
-    if not best.pays_cheap_first:
-        return f"Worth it: {worth}. {held}; each of the others saves the difference of a strong and a cheap call.{met}"
     kept = 1 - c.sent_up.value
+    if not best.pays_cheap_first:
+        return f"{_head(kept)}: {worth}. {held}; each of the others saves the difference of a strong and a cheap call.{met}"
     if kept <= 0:
         return f"Not worth it at this target: {worth}. {held}.{met}"
     return f"Worth it if a strong call costs more than {1 / kept:.1f} times a cheap one: {worth}. {held}.{met}"
+
+
+def _head(saved: float) -> str:
+    return "Worth it" if saved > LITTLE else "Hardly worth it" if saved > 0 else "Not worth it at this target"
 
 
 def _calls(best: RoutingScore) -> str:
