@@ -7,6 +7,13 @@ from workshop_lib.display.cost_chart import cost_against_agreement
 from workshop_lib.display.disagreements import browse, disagreement, disagreements
 from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk
 from workshop_lib.display.report import report, save_report
+from workshop_lib.display.router_charts import (
+    gap_chart,
+    quality_cost_chart,
+    reliability_diagram,
+    risk_coverage_chart,
+)
+from workshop_lib.display.routing_page import routing_page, save_routing_page
 from workshop_lib.display.theme import Html, Picture, door_line, picture, show_table, usd
 
 __all__ = [
@@ -21,11 +28,17 @@ __all__ = [
     "disagreements",
     "door_line",
     "escalation_flow",
+    "gap_chart",
     "latencies",
     "picture",
+    "quality_cost_chart",
+    "reliability_diagram",
     "report",
+    "risk_coverage_chart",
+    "routing_page",
     "rules_fired",
     "save_report",
+    "save_routing_page",
     "show_table",
     "slider",
     "stated_confidence",

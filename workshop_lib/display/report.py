@@ -31,23 +31,28 @@ def report(comparison: Comparison) -> str:
     """The comparison as a self-contained page: warnings, table, pairs, charts, disagreements, provenance. What cannot be drawn is left out."""
     title = _title(comparison)
     parts = [
-        f"<h1>{_e(title)}</h1><p>{_e(_door(comparison))}</p>",
-        _warnings(comparison.warnings),
-        _section("The strategies", *_tables(comparison)),
-        _list("The pairs", comparison.sentences(comparison.main_measure)),
-        _section("Cost and agreement", *_pictures(_cost(comparison))),
-        _section("What goes up", *_pictures(_flows(comparison))),
-        _section("What is mixed up", _wrapped(_pictures(_confusions(comparison)))),
-        _section("How long it takes", *_pictures([latencies(comparison)])),
-        _section("Where cascade and strong-only part", _parted(comparison)),
-        _section("Provenance", _provenance(comparison)),
+        f"<p>{_e(_door(comparison))}</p>",
+        warned(comparison.warnings),
+        section("The strategies", *_tables(comparison)),
+        listed("The pairs", comparison.sentences(comparison.main_measure)),
+        section("Cost and agreement", *_pictures(_cost(comparison))),
+        section("What goes up", *_pictures(_flows(comparison))),
+        section("What is mixed up", _wrapped(_pictures(_confusions(comparison)))),
+        section("How long it takes", *_pictures([latencies(comparison)])),
+        section("Where cascade and strong-only part", _parted(comparison)),
+        section("Provenance", _provenance(comparison)),
     ]
+    return page(title, parts)
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """A self-contained page of these parts, which are HTML, under its title, which is text."""
     body = "\n".join(filter(None, parts))
     return (
         "<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'>"
         "<meta http-equiv='Content-Security-Policy' content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
         "<meta name='viewport' content='width=device-width'>"
-        f"<title>{_e(title)}</title><style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
+        f"<title>{_e(title)}</title><style>{STYLE}</style></head><body>\n<h1>{_e(title)}</h1>{body}\n</body></html>\n"
     )
 
 
@@ -74,7 +79,8 @@ def _door(comparison: Comparison) -> str:
     return "Door: " + ", ".join(f"{name} {value}" for name, value in door.items() if value)
 
 
-def _warnings(warnings: Sequence[str]) -> str:
+def warned(warnings: Sequence[str]) -> str:
+    """Warnings, as text, in a box; nothing without one."""
     said = "".join(f"<li>{_e(w)}</li>" for w in warnings)
     return f"<div class='warnings'><strong>Before you believe the table</strong><ul>{said}</ul></div>" if said else ""
 
@@ -136,11 +142,13 @@ def _wrapped(parts: Sequence[str]) -> str:
     return f"<div class='small'>{''.join(parts)}</div>" if parts else ""
 
 
-def _list(head: str, sentences: Sequence[str]) -> str:
-    return _section(head, f"<ul>{''.join(f'<li>{_e(s)}</li>' for s in sentences)}</ul>" if sentences else "")
+def listed(head: str, sentences: Sequence[str]) -> str:
+    """Sentences, as text, under a heading; nothing without one."""
+    return section(head, f"<ul>{''.join(f'<li>{_e(s)}</li>' for s in sentences)}</ul>" if sentences else "")
 
 
-def _section(head: str, *parts: str) -> str:
+def section(head: str, *parts: str) -> str:
+    """Parts, which are HTML, under a heading; nothing without one."""
     body = "\n".join(filter(None, parts))
     return f"<section><h2>{_e(head)}</h2>{body}</section>" if body else ""
 

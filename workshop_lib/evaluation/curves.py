@@ -110,8 +110,57 @@ def apgr_interval(
         ValueError: as `apgr`; or fewer than two families; or the gap's own interval reaches 0, where a share of it says nothing.
     """
     value = apgr(score, cheap_correct, strong_correct)
+    clusters, count = _families(families, np.size(cheap_correct))
+    drawn = _apgr_drawn(
+        score, cheap_correct, strong_correct, clusters, count, level=level, seed=seed, resamples=resamples
+    )
+    low, high = _ends(drawn[~np.isnan(drawn)], count, level)
+    return Share(value, low, high, len(clusters), count)
+
+
+def apgr_difference(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    cheap_correct: npt.ArrayLike,
+    strong_correct: npt.ArrayLike,
+    families: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+    resamples: int = CURVE_RESAMPLES,
+) -> Share:
+    """APGR of score A minus that of score B on the same tickets, from the same resamples. Despite its class it may lie below 0.
+
+    Args:
+        a, b: two scores, each as in `curve`.
+        cheap_correct, strong_correct, families, level, seed, resamples: as `apgr_interval`.
+
+    Raises:
+        ValueError: as `apgr_interval`.
+    """
+    value = apgr(a, cheap_correct, strong_correct) - apgr(b, cheap_correct, strong_correct)
+    clusters, count = _families(families, np.size(cheap_correct))
+    first, second = (
+        _apgr_drawn(score, cheap_correct, strong_correct, clusters, count, level=level, seed=seed, resamples=resamples)
+        for score in (a, b)
+    )
+    low, high = _ends((first - second)[~np.isnan(first)], count, level)
+    return Share(value, low, high, len(clusters), count)
+
+
+def _apgr_drawn(
+    score: npt.ArrayLike,
+    cheap_correct: npt.ArrayLike,
+    strong_correct: npt.ArrayLike,
+    clusters: npt.NDArray[np.intp],
+    count: int,
+    *,
+    level: float,
+    seed: int,
+    resamples: int,
+) -> Floats:
+    """APGR of each resample; NaN where the strong model is not better in it. The same seed draws the same families."""
     scores, cheap, strong = _columns(score=score, cheap_correct=cheap_correct, strong_correct=strong_correct)
-    clusters, count = _families(families, len(scores))
     ascending = np.argsort(scores, kind="stable")
     ties = _starts(scores[ascending])
     clusters, gain = clusters[ascending], (strong - cheap)[ascending]
@@ -129,8 +178,7 @@ def apgr_interval(
             f"in {1 - usable.mean():.0%} of the resamples the strong model is not better: on {len(scores)} tickets the gap is too unsure "
             "for a share of it. Take more tickets, or compare the models themselves (`paired_difference`)."
         )
-    low, high = _ends(area[usable] / gap[usable], count, level)
-    return Share(value, low, high, len(scores), count)
+    return np.where(usable, area / np.where(usable, gap, 1.0), np.nan)
 
 
 def cpt(
@@ -171,16 +219,32 @@ def cost_at_quality(  # noqa: PLR0917  # columns of one table
     Raises:
         ValueError: as `curve`; a negative cost, or a strong model that costs nothing.
     """
-    scores, cheap, strong, less, more = _columns(
-        score=score, cheap_correct=cheap_correct, strong_correct=strong_correct, cheap_cost=cheap_cost,
-        strong_cost=strong_cost,
-    )  # fmt: skip
-    if min(less.min(), more.min()) < 0 or more.sum() == 0:
-        raise ValueError("costs cannot be negative, and the strong model has to cost something to be a measure")
-    quality = curve(scores, cheap, strong).quality
-    cost = less.sum() + _swept(scores, more if pays_cheap_first else more - less)
+    quality = curve(score, cheap_correct, strong_correct).quality
+    cost = cost_curve(score, cheap_cost, strong_cost, pays_cheap_first=pays_cheap_first)
+    whole = float(np.asarray(strong_cost, dtype=np.float64).mean())
+    if whole == 0:
+        raise ValueError("the strong model has to cost something to be a measure")
     reached = cost[quality >= share * quality[-1] - _NOTHING]
-    return float(reached.min() / more.sum()) if len(reached) else None
+    return float(reached.min() / whole) if len(reached) else None
+
+
+def cost_curve(
+    score: npt.ArrayLike, cheap_cost: npt.ArrayLike, strong_cost: npt.ArrayLike, *, pays_cheap_first: bool = True
+) -> Floats:
+    """Cost per ticket at every threshold of a score: n + 1 numbers, in the order of `curve`.
+
+    Args:
+        score: as `curve`.
+        cheap_cost, strong_cost, pays_cheap_first: as `cost_at_quality`.
+
+    Raises:
+        ValueError: as `curve`; a negative cost.
+    """
+    scores, less, more = _columns(score=score, cheap_cost=cheap_cost, strong_cost=strong_cost)
+    if min(less.min(), more.min()) < 0:
+        raise ValueError("costs cannot be negative")
+    spent: Floats = (less.sum() + _swept(scores, more if pays_cheap_first else more - less)) / len(scores)
+    return spent
 
 
 def risk_coverage(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> RiskCoverage:

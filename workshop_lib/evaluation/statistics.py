@@ -135,14 +135,14 @@ def share(
 
 
 def clustered_share(
-    correct: Sequence[bool],
+    correct: Sequence[float],
     families: Sequence[Hashable],
     *,
     confidence: float = 0.95,
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Share:
-    """A share with a bootstrap interval over whole families (B. Efron & R. Tibshirani, 1993, chapters 8 and 13).
+    """A share (or a mean of qualities 0..1) with a bootstrap interval over whole families (B. Efron & R. Tibshirani, 1993, chapters 8 and 13).
 
     The percentile interval is widened for few families as T. Hesterberg proposes (2015, "expanded percentile"). If every ticket has
     the same value, resampling cannot tell anything, and the interval is Wilson's for as many tickets as there are families.
@@ -162,8 +162,8 @@ def clustered_share(
 
 
 def paired_difference(
-    a: Sequence[bool],
-    b: Sequence[bool],
+    a: Sequence[float],
+    b: Sequence[float],
     families: Sequence[Hashable] | None = None,
     *,
     confidence: float = 0.95,
@@ -173,7 +173,8 @@ def paired_difference(
     """A - B on the same tickets, with a bootstrap interval over whole families (see `clustered_share`).
 
     Args:
-        a, b: whether each strategy was right, in the same order.
+        a, b: whether each strategy was right, in the same order; or the quality of its answers, 0..1 (then `only_a` and `only_b`
+            count the tickets on which just one is wholly right and the other wholly wrong).
         families: the scenario of each ticket; None: all independent.
         confidence, seed, resamples: of the bootstrap.
 
@@ -185,7 +186,7 @@ def paired_difference(
     left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     clusters, count = _clusters(range(len(left)) if families is None else families, len(left))
     only_a, only_b = int(((left == 1) & (right == 0)).sum()), int(((left == 0) & (right == 1)).sum())
-    if only_a == only_b == 0:  # nothing to resample: at most this share of families can differ
+    if np.array_equal(left, right):  # nothing to resample: at most this share of families can differ
         bound = wilson(0, count, confidence=confidence).high
         return Difference(0.0, -bound, bound, len(left), 0, 0, count)
     sums, sizes = np.bincount(clusters, left - right), np.bincount(clusters)
@@ -275,6 +276,13 @@ def _kappa_of(cells: Floats, labels: int) -> Floats:
     chance = (tables.sum(axis=1) * tables.sum(axis=2)).sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):  # a resample of one label only: both agree
         return np.where(chance < 1, (seen - chance) / (1 - chance), 1.0)
+
+
+def folds_of(families: Sequence[Hashable], folds: int, seed: int = 0) -> npt.NDArray[np.intp]:
+    """The fold of each ticket, 0..folds - 1 (or fewer, if there are fewer families): whole families, drawn at random."""
+    clusters, count = _clusters(families, len(families))
+    fold: npt.NDArray[np.intp] = (np.random.default_rng(seed).permutation(count) % min(folds, count))[clusters]
+    return fold
 
 
 def _clusters(families: Sequence[Hashable], n: int) -> tuple[npt.NDArray[np.intp], int]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from workshop_lib.evaluation.statistics import Difference, Share, paired_difference, share
+from workshop_lib.evaluation.statistics import Difference, Share, folds_of, paired_difference, share
 
 Floats = npt.NDArray[np.float64]
 FEW = 100
@@ -68,6 +68,7 @@ def choose_threshold(
     cheap_cost_usd: Sequence[float] | float | None = None,
     strong_cost_usd: Sequence[float] | float | None = None,
     families: Sequence[Hashable] | None = None,
+    pays_cheap_first: bool = True,
     seed: int = 0,
 ) -> Choice:
     """A threshold from exactly one target.
@@ -85,6 +86,7 @@ def choose_threshold(
         cheap_cost_usd, strong_cost_usd: of each call, or one number for all; needed for a budget and for wrong_usd.
         families: scenario of each ticket; None: all independent. For `max_risk` one ticket a family is used: the test needs
             independent ones.
+        pays_cheap_first: as in `cost_at_quality`: False for a router, which knows its score before a model is asked.
         seed: of the folds, the intervals, and the ticket drawn from each family.
 
     Raises:
@@ -108,6 +110,7 @@ def choose_threshold(
     if len(given) != 1:
         raise ValueError(f"name exactly one target of {', '.join(targets)}, not {given or 'none'}")
     costs = _costs(cheap_cost_usd, strong_cost_usd, n, needed=given[0] in {"budget_per_1000_usd", "wrong_usd"})
+    paid = None if costs is None else costs[1] if pays_cheap_first else costs[1] - costs[0]  # more, for going up
     groups = list(range(n)) if families is None else list(families)
 
     if quality is not None:
@@ -120,21 +123,22 @@ def choose_threshold(
 
     elif budget_per_1000_usd is not None:
         assert costs is not None  # `_costs` has raised otherwise
+        assert paid is not None
         said = f"spend at most USD {budget_per_1000_usd:g} per 1,000 tickets"
 
         def choose(rows: npt.NDArray[np.intp]) -> tuple[float, bool]:
             sweep = _Sweep(scores[rows], cheap[rows], strong[rows])
-            spent = 1_000 * (costs[0][rows].mean() + sweep.up(costs[1][rows]))
+            spent = 1_000 * (costs[0][rows].mean() + sweep.up(paid[rows]))
             affordable = spent <= budget_per_1000_usd + 1e-12
             return sweep.best(np.where(affordable, sweep.agreement, -1.0)), bool(affordable.any())
 
     elif wrong_usd is not None:
-        assert costs is not None
+        assert paid is not None
         said = f"a wrong answer costs USD {wrong_usd:g}" + (f", going up USD {review_usd:g} more" if review_usd else "")
 
         def choose(rows: npt.NDArray[np.intp]) -> tuple[float, bool]:
             sweep = _Sweep(scores[rows], cheap[rows], strong[rows])
-            spent = sweep.up(costs[1][rows] + review_usd) + wrong_usd * (1 - sweep.agreement)
+            spent = sweep.up(paid[rows] + review_usd) + wrong_usd * (1 - sweep.agreement)
             return sweep.best(-spent), True
 
     else:
@@ -150,7 +154,7 @@ def choose_threshold(
     threshold, met = choose(np.arange(n))
     up = _held_out(scores, groups, choose, seed)
     final = np.where(up, strong, cheap)
-    spent = None if costs is None else costs[0] + up * costs[1]
+    spent = None if costs is None or paid is None else costs[0] + up * paid
     return Choice(
         threshold=threshold,
         target=said,
@@ -217,9 +221,7 @@ def _held_out(
     seed: int,
 ) -> npt.NDArray[np.bool_]:
     """Which tickets go up when each fold of the families is judged by the threshold that the others choose."""
-    index = {family: i for i, family in enumerate(dict.fromkeys(groups))}
-    fold_of = np.random.default_rng(seed).permutation(len(index)) % min(FOLDS, len(index))
-    fold = fold_of[[index[family] for family in groups]]
+    fold = folds_of(groups, FOLDS, seed)
     up = np.zeros(len(scores), dtype=bool)
     for k in range(int(fold.max()) + 1):
         rest = np.flatnonzero(fold != k)
