@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import re
 import warnings
@@ -36,11 +37,12 @@ Facts = Mapping[str, str | float]
 View = Literal["facts", "words", "meaning"]
 VIEWS: tuple[View, ...] = ("facts", "words", "meaning")
 Embed = Callable[[Sequence[str]], npt.ArrayLike]
-STRENGTHS = (0.03, 0.1, 0.3, 1.0)
+STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """scikit-learn's C, the inverse of the penalty, to choose from: per view and head, by log loss on left-out folds."""
-FOLDS = 4
-FACT_SCALE = 0.3
-"""Facts enter times this: less, and words are preferred to them; more, and few labels are learned by heart."""
+FOLDS, FEWER_FOLDS, MANY = 4, 2, 2_000
+"""To choose C by: the second from so many texts on, where a half tells as much and the search is what takes long."""
+NUMBER_SCALE, WORD_SCALE = 0.3, 0.7
+"""Facts enter times this, numbers and words of their own: less, and the text is preferred to them; more, and few labels are learned by heart."""
 SQUARED = ", squared"
 UNFAMILIAR = 0.01
 """The share of training texts, each compared with all others, that the bound of familiarity would call unsure."""
@@ -457,7 +459,7 @@ class _Heads:
 
 @dataclass(frozen=True, eq=False)
 class _Words:
-    """TF-IDF of the words that stand in `SEEN` training texts or more."""
+    """TF-IDF of the words and word pairs that stand in `SEEN` training texts or more."""
 
     terms: tuple[str, ...]
     idf: Floats
@@ -469,8 +471,8 @@ class _Words:
     @classmethod
     def of(cls, texts: Sequence[str]) -> _Words:
         bags = [set(_split(text)) for text in texts]
-        count = Counter(word for bag in bags for word in bag)
-        terms = tuple(sorted(word for word, n in count.items() if n >= SEEN))
+        count = Counter(piece for text in texts for piece in set(_pieces(text)))
+        terms = tuple(sorted(piece for piece, n in count.items() if n >= SEEN))
         if not terms:
             raise ValueError(f"no word stands in {SEEN} of these texts: there is nothing to learn from")
         # As scikit-learn: ln((1 + texts) / (1 + texts with the word)) + 1.
@@ -485,7 +487,7 @@ class _Words:
         """Unit rows, sparse, shape (len(texts), len(self.terms))."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        vectorizer = TfidfVectorizer(vocabulary=list(self.terms), analyzer=_split, sublinear_tf=True)
+        vectorizer = TfidfVectorizer(vocabulary=list(self.terms), analyzer=_pieces, sublinear_tf=True)
         vectorizer.idf_ = self.idf
         return vectorizer.transform(texts)
 
@@ -557,7 +559,7 @@ class _Table:
             found[there, place[name]], found[there, place[name + SQUARED]] = at, at**2
             if name not in self.always:
                 found[~there, place[f"no {name}"]] = 1.0
-        return found * FACT_SCALE
+        return found * np.array([WORD_SCALE if " = " in column else NUMBER_SCALE for column in self.columns])
 
 
 def _ranks(values: Floats) -> tuple[list[float], list[float]]:
@@ -589,7 +591,7 @@ def _folds(n: int, families: Sequence[Hashable] | None) -> npt.NDArray[np.intp]:
     place = {family: i for i, family in enumerate(dict.fromkeys(range(n) if families is None else families))}
     if len(place) < 2:
         raise ValueError("all texts are of one family: there is no fold to leave out")
-    fold_of = np.random.default_rng(0).permutation(len(place)) % FOLDS
+    fold_of = np.random.default_rng(0).permutation(len(place)) % (FOLDS if n < MANY else FEWER_FOLDS)
     return fold_of[[place[family] for family in (range(n) if families is None else families)]]
 
 
@@ -638,6 +640,12 @@ def _form(text: str) -> dict[str, str | float]:
 
 def _split(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
+
+
+def _pieces(text: str) -> list[str]:
+    """Words and pairs of neighbours; a pair holds a space, so that no word is taken for one."""
+    words = _split(text)
+    return words + [f"{a} {b}" for a, b in itertools.pairwise(words)]
 
 
 def _known(bag: set[str], weights: Mapping[str, float], stranger: float) -> float:
