@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from workshop_lib import TRIAGE, Attempt, Cascade, Decision, InvalidOutput, Tier, confidence_below, load_tickets
-from workshop_lib.cascade import answer_features, learned, self_reported, votes
+from workshop_lib.cascade import answer_features, gain_of, learned, self_reported, votes
 
 TICKET = load_tickets("calibration", limit=1)[0]
 DECISION = Decision(category="billing", priority="P2", confidence=0.92, reasoning="Invoice.", needs_human=False)
@@ -22,6 +22,9 @@ class Reads:
     def cheap_right(self, texts, features=None):
         self.seen.append((list(texts), list(features)))
         return np.array([0.3 if self.word in text else 0.9 for text in texts])
+
+    def score(self, texts, features=None):
+        return 0.95 - self.cheap_right(texts, features)
 
 
 def test_a_model_states_a_confidence_whether_or_not_there_was_a_vote():
@@ -72,6 +75,17 @@ def test_a_learned_confidence_says_nothing_of_a_failure():
 def test_an_attempt_that_no_cascade_has_made_cannot_be_read():
     with pytest.raises(ValueError, match="tier cheap has no item"):
         learned(Reads("x"))(Attempt("cheap", "m", TRIAGE, DECISION))
+
+
+def test_an_answer_goes_up_where_the_strong_model_is_expected_to_gain(bedrock):
+    tiers = [Tier("cheap"), Tier("strong")]
+    gains = Cascade(tiers, escalate_when=gain_of(Reads(TICKET.subject), 0.5), client=bedrock).run(TICKET)
+    assert [(r.rule, r.detail) for r in gains.reasons] == [("expected_gain", "expected gain 0.65 >= 0.5")]
+    assert not Cascade(tiers, escalate_when=gain_of(Reads("no such word"), 0.5), client=bedrock).run(TICKET).escalated
+
+
+def test_a_gain_is_not_expected_of_a_failure():
+    assert gain_of(Reads("x"), -1.0).reasons(FAILED) == ()
 
 
 def test_rules_of_other_sources_are_other_rules():

@@ -3,7 +3,17 @@
 from workshop_lib.cascade.attempt import Attempt, Event, Outcome, Reason, Tier, attempt
 from workshop_lib.cascade.cascade import Cascade, Route, conclude, id_of
 from workshop_lib.cascade.confidence import answer_features, learned, self_reported, votes
-from workshop_lib.cascade.rules import Rule, always, confidence_below, field_in, invalid_output, never, rule, stakes
+from workshop_lib.cascade.rules import (
+    Rule,
+    always,
+    confidence_below,
+    field_in,
+    gain_of,
+    invalid_output,
+    never,
+    rule,
+    stakes,
+)
 
 __all__ = [
     "Attempt",
@@ -20,6 +30,7 @@ __all__ = [
     "conclude",
     "confidence_below",
     "field_in",
+    "gain_of",
     "id_of",
     "invalid_output",
     "learned",

@@ -34,6 +34,12 @@ class Judge(Protocol):
         """The probability that the cheap answer to each text is right."""
         ...
 
+    def score(
+        self, texts: Sequence[str], features: Sequence[Mapping[str, str | float]] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """The probability that the strong answer is right less that of the cheap one."""
+        ...
+
 
 def self_reported(attempt: Attempt[Any]) -> float | None:
     """What the model states about itself; None where its task does not ask. Bunched high, and hardly related to being right."""
@@ -80,7 +86,15 @@ class learned:  # noqa: N801  # read like the functions beside it
         """
         if attempt.decision is None:
             return None
-        if attempt.item is None:
-            raise ValueError(f"the attempt of tier {attempt.tier} has no item, and a learned confidence reads its text")
-        text = attempt.task.describe(attempt.item)
-        return float(self._router.cheap_right([text], [self._features(attempt)])[0])
+        return float(self._router.cheap_right([text_of(attempt)], [self._features(attempt)])[0])
+
+
+def text_of(attempt: Attempt[Any]) -> str:
+    """What the attempt was asked about, as its task tells it.
+
+    Raises:
+        ValueError: the attempt has no item, as one that no cascade has made.
+    """
+    if attempt.item is None:
+        raise ValueError(f"the attempt of tier {attempt.tier} has no item, and what was learned reads its text")
+    return attempt.task.describe(attempt.item)

@@ -559,7 +559,8 @@ class _Table:
             found[there, place[name]], found[there, place[name + SQUARED]] = at, at**2
             if name not in self.always:
                 found[~there, place[f"no {name}"]] = 1.0
-        return found * np.array([WORD_SCALE if " = " in column else NUMBER_SCALE for column in self.columns])
+        found *= np.array([WORD_SCALE if " = " in column else NUMBER_SCALE for column in self.columns])
+        return found
 
 
 def _ranks(values: Floats) -> tuple[list[float], list[float]]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from workshop_lib.bedrock.errors import InvalidOutput
 from workshop_lib.cascade.attempt import Attempt, Reason
-from workshop_lib.cascade.confidence import Source
+from workshop_lib.cascade.confidence import Judge, Source, answer_features, text_of
 
 AnyAttempt = Attempt[Any]
 
@@ -130,6 +130,29 @@ def confidence_below(
         name = f"{name[:-1]}, {called})"
         identity += f" of {getattr(source, 'identity', '') or f'{called} with code {code_hash(source)}'}"
     return _Function(name, test, "low_confidence", identity=identity)
+
+
+def gain_of(
+    router: Judge, threshold: float, *, features: Callable[[AnyAttempt], dict[str, str | float]] = answer_features
+) -> Rule:
+    """Escalate where a router that has seen the cheap answer expects the strong one to be right more often, by `threshold` or more.
+
+    A low confidence alone also sends up what neither model can answer, and pays for nothing there.
+
+    Args:
+        router: a `LearnedRouter`, fitted with the same features.
+        threshold: of P(strong right) - P(cheap right), within -1..1.
+        features: of an attempt.
+    """
+
+    def test(attempt: AnyAttempt) -> str | None:
+        if attempt.decision is None:
+            return None
+        gain = float(router.score([text_of(attempt)], [features(attempt)])[0])
+        return f"expected gain {gain:.2f} >= {threshold:g}" if gain >= threshold else None
+
+    identity = f"gain_of({router.identity}, {threshold!r}) from {code_hash(features)}"
+    return _Function(f"gain_of(router, {threshold:g})", test, "expected_gain", identity=identity)
 
 
 def invalid_output() -> Rule:
