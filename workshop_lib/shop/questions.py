@@ -18,8 +18,8 @@ Complexity = Literal["simple", "complex"]
 LABELS: tuple[Complexity, ...] = ("simple", "complex")
 Tool = Literal["return_policy", "product_info", "tech_support", "store_info", "web_search"]
 TOOLS: tuple[Tool, ...] = ("return_policy", "product_info", "tech_support", "store_info", "web_search")
-QuestionSplit = Literal["demo", "few_shot", "calibration", "test"]
-SPLITS: tuple[QuestionSplit, ...] = ("demo", "few_shot", "calibration", "test")
+QuestionSplit = Literal["demo", "few_shot", "train", "calibration", "test"]
+SPLITS: tuple[QuestionSplit, ...] = ("demo", "few_shot", "train", "calibration", "test")
 Kind = Literal[
     "plain", "ambiguous", "multi_part", "negated", "adversarial", "foreign", "terse", "rambling",
     "empty", "greeting", "out_of_scope", "unanswerable",
@@ -65,7 +65,8 @@ def load_questions(split: QuestionSplit | None = None, *, path: Path | None = No
     """The shipped questions, in file order.
 
     Args:
-        split: which part; None: all. `few_shot` may stand in prompts; `test` is for final scores only.
+        split: which part; None: all. `few_shot` may stand in prompts, `train` is for small models and
+            learned routers, `test` is for final scores only.
         path: a JSONL file of the same form; None: data/questions.jsonl of this project.
 
     Raises:
