@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from workshop_lib.cascade.calibration import calibrate
-from workshop_lib.cascade.router import VIEWS, Embed, LearnedRouter, View
+from workshop_lib.cascade.router import DEFAULT_VIEWS, Embed, LearnedRouter, View
 from workshop_lib.embedding import Embedder
 from workshop_lib.evaluation import (
     aiq,
@@ -46,11 +46,11 @@ DRAWS = 5
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--without-vectors", action="store_true", help="views facts and words alone")
+    parser.add_argument("--without-vectors", action="store_true", help="the view words alone")
     parser.add_argument("--vectors", type=Path, help="a .npy file to keep the sentence vectors in")
     given = parser.parse_args()
     folder, began = given.folder, time.perf_counter()
-    views: list[View] = ["facts", "words"] if given.without_vectors else list(VIEWS)
+    views: list[View] = ["words"] if given.without_vectors else list(DEFAULT_VIEWS)
     large = pd.read_csv(folder / "mmlu-mixtral-gpt4.csv")
     train, test = (pd.read_csv(folder / f"mmlu-4omini-4o.{split}.csv") for split in ("train", "test"))
     before_the_answer(large)

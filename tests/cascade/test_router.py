@@ -113,9 +113,9 @@ def fitted():
 
 
 @pytest.fixture(scope="module")
-def of_two_views():
+def of_three_views():
     texts, _, cheap, strong = questions(300, seed=1)
-    return LearnedRouter(embed=letters).fit(texts, cheap, strong)
+    return LearnedRouter(["facts", "words", "meaning"], embed=letters).fit(texts, cheap, strong)
 
 
 def test_a_topic_that_only_the_strong_model_knows_goes_up_first(fitted):
@@ -290,9 +290,9 @@ def test_familiarity_is_the_share_of_known_words(fitted):
 
 
 @pytest.mark.parametrize("text", ["What is to be said of a judge and the contract?", "soup", "", "zebra"])
-def test_the_parts_of_an_explanation_sum_to_the_score(of_two_views, text):
-    found = of_two_views.explain(text, top=3)
-    assert found.score == pytest.approx(of_two_views.score([text])[0], abs=1e-12)
+def test_the_parts_of_an_explanation_sum_to_the_score(of_three_views, text):
+    found = of_three_views.explain(text, top=3)
+    assert found.score == pytest.approx(of_three_views.score([text])[0], abs=1e-12)
     assert found.start + sum(c.value for c in found.contributions) + found.rest == pytest.approx(found.score, abs=1e-9)
     assert found.start + sum(found.views.values()) == pytest.approx(found.score, abs=1e-9)
     assert set(found.views) == {"facts", "words", "meaning"}
@@ -311,14 +311,14 @@ def test_the_words_that_send_a_text_up_are_named(fitted):
 # --- In a file ---
 
 
-def test_a_router_from_a_file_scores_as_before_without_learning(of_two_views, tmp_path, monkeypatch):
+def test_a_router_from_a_file_scores_as_before_without_learning(of_three_views, tmp_path, monkeypatch):
     texts, *_ = questions(50, seed=2)
-    of_two_views.save(tmp_path / "router")
+    of_three_views.save(tmp_path / "router")
     monkeypatch.setattr(LearnedRouter, "fit", None)
     loaded = LearnedRouter.load(tmp_path / "router", embed=letters)
-    assert np.abs(loaded.score(texts) - of_two_views.score(texts)).max() < 1e-9
-    assert loaded.decide(texts, 0.3) == of_two_views.decide(texts, 0.3)
-    assert loaded.explain(texts[0]) == of_two_views.explain(texts[0])
+    assert np.abs(loaded.score(texts) - of_three_views.score(texts)).max() < 1e-9
+    assert loaded.decide(texts, 0.3) == of_three_views.decide(texts, 0.3)
+    assert loaded.explain(texts[0]) == of_three_views.explain(texts[0])
 
 
 def test_facts_survive_a_file(tmp_path):
@@ -329,8 +329,8 @@ def test_facts_survive_a_file(tmp_path):
     assert np.array_equal(loaded.score(texts, known(topics)), router.score(texts, known(topics)))
 
 
-def test_a_router_of_vectors_of_your_own_is_not_loaded_without_them(of_two_views, tmp_path):
-    of_two_views.save(tmp_path / "router.npz")
+def test_a_router_of_vectors_of_your_own_is_not_loaded_without_them(of_three_views, tmp_path):
+    of_three_views.save(tmp_path / "router.npz")
     with pytest.raises(ValueError, match="an `embed` of your own"):
         LearnedRouter.load(tmp_path / "router.npz")
 
@@ -437,8 +437,8 @@ def test_without_the_embedding_packages_it_says_so_and_learns_from_words(monkeyp
     _forget_embedding(monkeypatch)
     with pytest.warns(UserWarning, match="without sentence vectors"):
         router = LearnedRouter().fit(texts, cheap, strong)
-    assert router.views == ("facts", "words")
-    assert np.array_equal(router.score(texts), LearnedRouter(["facts", "words"]).fit(texts, cheap, strong).score(texts))
+    assert router.views == ("words",)
+    assert np.array_equal(router.score(texts), LearnedRouter(["words"]).fit(texts, cheap, strong).score(texts))
     with pytest.raises(ConfigurationError):
         LearnedRouter(["meaning"]).fit(texts, cheap, strong)
     with pytest.raises(ConfigurationError):

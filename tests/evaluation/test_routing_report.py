@@ -17,12 +17,12 @@ def said(pair, **how):
 
 @pytest.fixture(scope="module")
 def told():
-    return routing_report(made(), views=("facts", "words"))
+    return routing_report(made(), views=("words",))
 
 
 @pytest.fixture(scope="module")
 def told_without_answers():
-    return routing_report(made(confident=False, costs=False), views=("facts", "words"))
+    return routing_report(made(confident=False, costs=False), views=("words",))
 
 
 def test_the_pair_is_told_with_intervals(told):
@@ -72,7 +72,7 @@ def test_no_question_is_scored_by_what_has_learned_from_it():
         pair.strong[::2],
         pair.cheap[::2],
     )  # the other of a family has the same verdicts
-    assert said(pair, views=("facts", "words")).scores[QUESTION].apgr.low < 0.5
+    assert said(pair, views=("words",)).scores[QUESTION].apgr.low < 0.5
 
 
 def test_a_learned_score_that_is_not_shown_to_be_better_gives_way(told):
@@ -158,7 +158,7 @@ def test_scores_that_are_noise_are_not_shown_to_be_worth_it():
 
 
 def test_too_few_labels_leave_out_what_is_learned_and_say_why():
-    report = said(made(48), views=("facts", "words"))
+    report = said(made(48), views=("words",))
     assert QUESTION not in report.scores
     assert "too few" in report.missing[QUESTION]
     assert "too few" in report.missing["calibration"]
@@ -166,7 +166,7 @@ def test_too_few_labels_leave_out_what_is_learned_and_say_why():
 
 def test_qualities_between_right_and_wrong_are_measured_where_that_has_a_meaning():
     pair = made()
-    report = said(made(cheap=0.2 + 0.6 * pair.cheap, strong=0.2 + 0.6 * pair.strong), views=("facts", "words"))
+    report = said(made(cheap=0.2 + 0.6 * pair.cheap, strong=0.2 + 0.6 * pair.strong), views=("words",))
     assert report.scores[CONFIDENCE].apgr.value == pytest.approx(apgr(-pair.confidence, pair.cheap, pair.strong))
     assert report.cheap.low < report.cheap.value == pytest.approx(0.2 + 0.6 * pair.cheap.mean())
     assert {"calibration", "thresholds", "learned scores", "risk-coverage"} <= report.missing.keys()

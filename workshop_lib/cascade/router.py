@@ -36,6 +36,8 @@ Facts = Mapping[str, str | float]
 """What is known of a text beside its words, by name: a word (a subject, a category) or a number (a confidence, a count)."""
 View = Literal["facts", "words", "meaning"]
 VIEWS: tuple[View, ...] = ("facts", "words", "meaning")
+DEFAULT_VIEWS: tuple[View, ...] = ("words", "meaning")
+"""`facts` stand in both of these as well; alone it is for few labels and many features, or where words must not count."""
 Embed = Callable[[Sequence[str]], npt.ArrayLike]
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0)
 """scikit-learn's C, the inverse of the penalty, to choose from: per view and head, by log loss on left-out folds."""
@@ -114,7 +116,7 @@ class LearnedRouter:
     `cheap_right` is a learned confidence. The same data give the same router.
     """
 
-    def __init__(self, views: Sequence[View] = VIEWS, *, embed: Embed | None = None) -> None:
+    def __init__(self, views: Sequence[View] = DEFAULT_VIEWS, *, embed: Embed | None = None) -> None:
         """
         Args:
             views: which of `facts`, `words`, `meaning` to average.

@@ -76,7 +76,7 @@ def evaluate_router(  # noqa: PLR0917  # a command's options are always named
         report = routing_report(
             pair,
             targets=targets,
-            views=() if no_learning else ("facts", "words") if no_meaning else ("facts", "words", "meaning"),
+            views=() if no_learning else ("words",) if no_meaning else ("words", "meaning"),
             seed=seed,
             on_step=on_step,
         )

@@ -295,7 +295,7 @@ def routing_report(
     pair: RecordedPair,
     *,
     targets: Sequence[Mapping[str, float]] = DEFAULT_TARGETS,
-    views: Sequence[View] = ("facts", "words", "meaning"),
+    views: Sequence[View] = ("words", "meaning"),
     seed: int = 0,
     on_step: Callable[[str], None] = lambda said: None,
 ) -> RoutingReport:
