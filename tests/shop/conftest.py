@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from collections import deque
 
@@ -94,7 +93,7 @@ def make_client(door, catalogue):
 def make_agent(make_client, script, shop):
     made = []
 
-    def make(pair=None, **options):
+    def make(pair="haiku-sonnet", **options):  # the default pair's cheap model writes some tool calls as text
         made.append(ShopAgent(make_client(pair), shop=shop, **options))
         return made[-1]
 
@@ -106,7 +105,3 @@ def make_agent(make_client, script, shop):
 @pytest.fixture
 def agent(make_agent):
     return make_agent()
-
-
-def plain(text):
-    return re.sub(r"\s+", " ", text)

@@ -17,6 +17,8 @@ CANNOT = re.compile(
     re.IGNORECASE,
 )
 """Words of an answer that gives up, in English; another language's go unseen."""
+FORM = re.compile(r"\W*(json)?\s*\{.*\}\W*", re.DOTALL)
+"""A tool call that was written as text: some models do that, and nothing is looked up."""
 FIGURE = re.compile(r"\d")
 ASK_BACK = "There was nothing in your message. What would you like to know?"
 TOO_LONG = "Your message is too long for me to read. Please ask again in a few sentences."
@@ -87,7 +89,9 @@ Check = Callable[[AgentAttempt], str | None]
 
 
 def weak(attempt: AgentAttempt) -> str | None:
-    """The check of the cascade: failed, cut off, ended by a limit, a look-up that failed, figures without a look-up, or giving up."""
+    """The check of the cascade: failed, cut off, ended by a limit, a look-up that failed or was
+    written as text, figures without a look-up, or giving up.
+    """
     if attempt.error:
         return "error"
     if attempt.truncated:
@@ -96,6 +100,8 @@ def weak(attempt: AgentAttempt) -> str | None:
         return attempt.stop_reason
     if attempt.tool_errors:
         return "tool error"
+    if FORM.fullmatch(attempt.text):
+        return "a form and no answer"
     if not any(used.ok for used in attempt.tools_used) and FIGURE.search(attempt.text):
         return "figures without a look-up"
     return "gives up" if CANNOT.search(attempt.text) else None
@@ -172,6 +178,7 @@ class Answer:
         found = [f"error: {self.error}"] if self.error else []
         found += ["truncated"] if self.truncated else []
         found += [f"ended by {self.stop_reason}"] if self.stop_reason.startswith("limit_") else []
+        found += ["a form and no answer"] if FORM.fullmatch(self.text) else []
         found += [f"missing: {fact[0]}" for fact in self.missing]
         found += ["a failed call may have been billed"] if any(call.maybe_billed for call in self.calls) else []
         return tuple(found)

@@ -31,6 +31,14 @@ MAX_RESULT = 4_000
 """Characters of a result: it is paid for in every later call of the conversation."""
 FOUND = 2
 """Articles or pages that a search returns at most."""
+COMMON = frozenset(
+    re.findall(
+        r"\w+",
+        "the and for with not now new from that this what how can does are was has have had its it is my me our your you will "
+        "would could should when which who why any all but too out off get got one two on in of to at do or if no an be",
+    )
+)
+"""Words that every question has: a search does not count them."""
 STUB = (
     "Web search is a stub in this project: a fixed set of pages stands in for a search engine, and nothing was fetched."
 )
@@ -77,7 +85,7 @@ def product_info(shop: Shop, product: str) -> str:
 
 
 def tech_support(shop: Shop, issue: str) -> str:
-    """The support articles that fit a description best, most fitting first; an article's id finds just that one.
+    """The support articles that fit a description best, most fitting first; an article's id or title finds just that one.
 
     Raises:
         BadArgument: it is no text, or empty.
@@ -87,7 +95,7 @@ def tech_support(shop: Shop, issue: str) -> str:
         a.id: " ".join([a.id, a.title, *a.keywords] * 2 + [*a.steps, *(names.get(k, k) for k in a.applies_to)])
         for a in shop.support
     }
-    found = _search(texts, _text(issue))
+    found = _search(texts, {a.id: (a.id, a.title) for a in shop.support}, _text(issue))
     if not found:
         return "No support article fits this description. Ask the customer which device it is and what happens."
     return _bounded("\n\n".join(shop.article(id).text for id in found))
@@ -112,7 +120,7 @@ def web_search(shop: Shop, query: str) -> str:
         BadArgument: it is no text, or empty.
     """
     texts = {p.id: " ".join([p.id, p.title, *p.keywords] * 2 + [p.text]) for p in shop.web_pages}
-    found = _search(texts, _text(query))
+    found = _search(texts, {p.id: (p.id, p.title) for p in shop.web_pages}, _text(query))
     if not found:
         return f"{STUB} No page fits these words."
     return _bounded("\n\n".join([STUB, *(f"{shop.web_page(id).title}\n{shop.web_page(id).text}" for id in found)]))
@@ -247,13 +255,13 @@ def _stem(word: str) -> str:
     return word.rstrip("e") if len(word) > 3 else word
 
 
-def _search(texts: Mapping[str, str], query: str) -> Sequence[str]:
-    """Keys of the best texts by BM25 (S. Robertson and H. Zaragoza, 2009), best first; none without a common word.
+def _search(texts: Mapping[str, str], names: Mapping[str, tuple[str, ...]], query: str) -> Sequence[str]:
+    """Keys of the best texts by BM25 (S. Robertson and H. Zaragoza, 2009), best first; a name finds its text alone.
 
-    Words of a letter or two, and the commonest of English, count for nothing.
+    Words of one letter, and the commonest of English, count for nothing; a text without a common word is not found.
     """
-    if _match({key: (key,) for key in texts}, query) is not None:
-        return [key for key in texts if _words(key) == _words(query)]
+    if (named := _match(names, query)) is not None:
+        return [named]
     bags, mean = _bags(tuple(texts.items()))
     score: dict[str, float] = {}
     for word in {_stem(w) for w in _words(query) if len(w) > 1 and w not in COMMON}:
