@@ -104,9 +104,10 @@ class NearestExample:
 
 
 class Learned:
-    """Logistic regression from MiniLM's vectors to the label, C chosen by five-fold cross-validation.
+    """Logistic regression from MiniLM's vectors to the label. C was chosen by cross-validation on the calibration questions.
 
-    Labels, not answers, are what it learns from: it needs no run of either model. Once both models have answered many questions, a
+    From about a hundred labels it is right two times of three on others: meaning tells what a question is about, hardly how much work it
+    takes. Labels, not answers, are what it learns from: it needs no run of either model. Once both models have answered many questions, a
     `LearnedRouter` on their answers learns what routing is for; `Scored` puts it beside the others.
     """
 
@@ -119,14 +120,13 @@ class Learned:
             ValueError: fewer than five questions of a label.
         """
         from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import GridSearchCV
 
         counts = Counter(q.label for q in questions)
         if min(counts[label] for label in LABELS) < 5:
             raise ValueError(f"learning takes five questions of each label or more; there are {dict(counts)}")
         self._embed = (embedder or Embedder()).embed
-        search = GridSearchCV(LogisticRegression(max_iter=1_000), {"C": [0.1, 0.3, 1, 3, 10, 30]}, cv=5)
-        self._model = search.fit(self._embed([q.text for q in questions]), [q.label for q in questions])
+        vectors, labels = self._embed([q.text for q in questions]), [q.label for q in questions]
+        self._model = LogisticRegression(C=3.0, max_iter=1_000).fit(vectors, labels)
 
     def __call__(self, text: str) -> str:
         """The label of a message."""
