@@ -168,11 +168,11 @@ def _problem(payload: Any) -> str:
     """What is wrong with a payload, "" if nothing is."""
     example = 'Send a JSON object such as {"prompt": "Where is my order?"}.'
     if not isinstance(payload, dict):
-        return f"The payload is a {type(payload).__name__}, not an object. {example}"
+        return f"The payload is of type {type(payload).__name__}, not an object. {example}"
     if "prompt" not in payload:
         return f"The payload has no prompt. {example}"
     if not isinstance(payload["prompt"], str):
-        return f"The prompt is a {type(payload['prompt']).__name__}, not a text. {example}"
+        return f"The prompt is of type {type(payload['prompt']).__name__}, not a text. {example}"
     if not payload["prompt"].strip():
         return f"The prompt is empty. {example}"
     return ""
@@ -198,7 +198,7 @@ def _answered(answer: Answer, payload: dict[str, Any], session_id: str | None, l
 def _body(found: Any) -> str:
     if not isinstance(found, Mapping | BaseModel):
         raise TypeError(f"the agent gave a {type(found).__name__}, not an object")
-    return json.dumps(_JSON.dump_python(found, mode="json"), ensure_ascii=False, allow_nan=False)
+    return _JSON.dump_json(found).decode()
 
 
 def _failure(status: int, error: str) -> JSONResponse:

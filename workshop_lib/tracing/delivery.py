@@ -39,13 +39,13 @@ class Delivery:
     """Why the first ones were lost, "" if none were."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Otlp:
     """A collector that speaks OTLP over HTTP (protobuf)."""
 
     url: str
     """The whole address, with its path: http://127.0.0.1:6006/v1/traces."""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
     """Sent with every request; credentials are among them."""
 
     def __post_init__(self) -> None:
@@ -55,6 +55,9 @@ class Otlp:
                 f"The collector's address {self.name!r} is not an http:// or https:// one.",
                 advice="Give e.g. OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:6006.",
             )
+
+    def __repr__(self) -> str:
+        return f"<Otlp {self.name}>"
 
     @property
     def name(self) -> str:
@@ -145,7 +148,7 @@ class Outlet:
                 self._changed.notify_all()
                 return
             why = "the tracer is closed" if self._closed else f"{ROOM} spans wait already"
-        self._lost(1, why)
+        self.lost(1, why)
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything handed over so far is delivered or lost; False: the time was up first."""
@@ -169,7 +172,7 @@ class Outlet:
             self._queue.clear()
             self._changed.notify_all()
         if left:
-            self._lost(left, "there was no time left to deliver them")
+            self.lost(left, "there was no time left to deliver them")
         self._thread.join(max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
             # It is in the middle of a batch. What that comes to is counted when it ends; nobody waits for it.
@@ -200,13 +203,14 @@ class Outlet:
 
     def _done(self, count: int, problem: str) -> None:
         if problem:
-            self._lost(count, problem)
+            self.lost(count, problem)
         with self._changed:
             self._in_hand = 0
             self._delivered += 0 if problem else count
             self._changed.notify_all()
 
-    def _lost(self, count: int, why: str) -> None:
+    def lost(self, count: int, why: str) -> None:
+        """Count spans that will not arrive; the first time, say so."""
         with self._changed:
             first = not self._problem
             self._problem = self._problem or why

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,7 +20,8 @@ _MAY_PASS = (
     "workshop.", "error.type", "session.id", "aws.request_id", "event_loop.",
     "gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.system", "gen_ai.conversation.id", "gen_ai.workflow.name",
     "gen_ai.agent.name", "gen_ai.agent.id", "gen_ai.tool.name", "gen_ai.tool.call.id", "gen_ai.tool.status",
-    "gen_ai.request.", "gen_ai.response.", "gen_ai.usage.", "gen_ai.server.",
+    "gen_ai.request.", "gen_ai.response.id", "gen_ai.response.model", "gen_ai.response.finish_reasons",
+    "gen_ai.response.time_to_first_chunk", "gen_ai.usage.", "gen_ai.server.",
 )  # fmt: skip
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|API_KEY|ACCESS_KEY|HEADERS", re.IGNORECASE)
 _SECRET = re.compile(
@@ -35,7 +36,7 @@ class Redaction:
 
     keep_texts: bool
     """Whether tickets, questions, answers and error messages are kept."""
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     """Values that are never written, wherever they stand."""
 
     @classmethod

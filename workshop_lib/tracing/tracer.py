@@ -220,10 +220,15 @@ class Tracer:
         return f"<Tracer to {', '.join(d.to for d in self.deliveries) or 'nowhere'}>"
 
     def take(self, span: ReadableSpan) -> None:
-        """Called for every span that ends."""
-        kept = self._prepared(span)
-        for outlet in self._outlets:
-            outlet.put(kept)
+        """Called for every span that ends. Whatever is wrong with it, the request goes on."""
+        try:
+            kept = self._prepared(span)
+        except Exception as error:
+            for outlet in self._outlets:
+                outlet.lost(1, f"a span could not be read: {type(error).__name__}")
+        else:
+            for outlet in self._outlets:
+                outlet.put(kept)
 
     def _prepared(self, span: ReadableSpan) -> ReadableSpan:
         """The span as it may leave the process: priced, without what must not be kept."""
