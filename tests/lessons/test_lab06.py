@@ -244,6 +244,12 @@ def test_the_cheapest_design_is_named():
     assert "Cheapest: strong, cached" in repr(lab06.compare(designs(traffic, pair, HitRates.same(1.0))))
 
 
+def test_one_call_loses_by_a_write_and_two_gain():
+    lines = repr(lab06.write_or_not(lab06.their_pair()["strong"], 4_000, (1, 2, 3))).splitlines()[1:]
+    assert [line.rsplit("=", 1)[1] for line in lines] == ["no cache point", "5 minutes", "5 minutes"]
+    assert "no cache point=USD 0.0240  5 minutes=USD 0.0162  an hour=USD 0.0252" in lines[1]
+
+
 def test_the_handbook_is_cached_by_the_strong_model_and_too_short_for_the_cheap_one(bedrock, catalogue):
     tokens = bedrock.count_tokens("claude-sonnet-4-6", "x", system=lab06.handbook(load_shop()))
     assert cacheable(catalogue["claude-sonnet-4-6"], tokens - 10)

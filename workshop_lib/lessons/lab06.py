@@ -243,6 +243,22 @@ def caches(catalogue: Catalogue) -> Html:
     return show_table(rows, caption="Prices as multiples of a plain input token. A TTL starts anew with every use.")
 
 
+def write_or_not(spec: ModelSpec, tokens: int, calls: Iterable[int] = (1, 2, 3, 10)) -> Html:
+    """What a prefix costs in some calls: sent plainly, or written once and then read."""
+    rows = []
+    for n in calls:
+        once = {"cache_read_tokens": (n - 1) * tokens, "cache_write_tokens": tokens}
+        ways = {
+            "no cache point": Usage(n * tokens),
+            "5 minutes": Usage(**once),
+            "an hour": Usage(**once, cache_write_1h_tokens=tokens),
+        }
+        cheapest = min(ways, key=lambda way: spec.price.cost(ways[way]))
+        costs = {way: usd(float(spec.price.cost(usage)), 4) for way, usage in ways.items()}
+        rows.append({"calls": n} | costs | {"cheapest": cheapest})
+    return show_table(rows, caption=f"USD for the prefix of {tokens:,} tokens alone, all calls within the TTL")
+
+
 def confront(guess: Mapping[str, Any], cold: Reply, warm: Reply) -> Html:
     """What was predicted beside what was billed."""
     measured = {
