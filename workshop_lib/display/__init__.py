@@ -1,8 +1,9 @@
 """SHOWING: charts, tables and live pictures. The only part that imports IPython, ipywidgets and matplotlib, each where it is used."""
 
 from workshop_lib.display.bakeoff_charts import confusions, escalation_flow, latencies
+from workshop_lib.display.caching_chart import cost_against_hit_rate, cost_against_prefix
 from workshop_lib.display.charts import rules_fired, stated_confidence
-from workshop_lib.display.controls import slider, ticket_form
+from workshop_lib.display.controls import slider, sliders, ticket_form
 from workshop_lib.display.cost_chart import cost_against_agreement
 from workshop_lib.display.disagreements import browse, disagreement, disagreements
 from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk
@@ -25,6 +26,8 @@ __all__ = [
     "browse",
     "confusions",
     "cost_against_agreement",
+    "cost_against_hit_rate",
+    "cost_against_prefix",
     "disagreement",
     "disagreements",
     "door_line",
@@ -42,6 +45,7 @@ __all__ = [
     "save_routing_page",
     "show_table",
     "slider",
+    "sliders",
     "stated_confidence",
     "ticket_form",
     "trace_tree",

@@ -1,4 +1,4 @@
-"""Things to move by hand, each with the plain function that does the same: a threshold slider, a form for a ticket of one's own."""
+"""Things to move by hand, each with the plain function that does the same: a slider or several, a form for a ticket of one's own."""
 
 from __future__ import annotations
 
@@ -43,6 +43,37 @@ def slider(
 
     handle.observe(move, names="value")
     return ipywidgets.VBox([handle, shown])
+
+
+def sliders(function: Callable[..., Html], **controls: tuple[float, float, float, float]) -> Any:
+    """One slider a keyword of `function`, with its result below them. Show a call of `function` in a cell of its own as well.
+
+    Args:
+        function: called with every keyword at once, each time one moves.
+        controls: keyword to (lowest, highest, start, step); whole numbers make a slider of whole numbers.
+    """
+    import ipywidgets
+
+    handles = {}
+    for name, (low, high, start, step) in controls.items():
+        kind = (
+            ipywidgets.IntSlider
+            if all(isinstance(v, int) for v in (low, high, start, step))
+            else ipywidgets.FloatSlider
+        )
+        layout = ipywidgets.Layout(width=WIDTH)
+        words = name.replace("_", " ")
+        handles[name] = kind(value=start, min=low, max=high, step=step, description=words, layout=layout)
+        handles[name].style.description_width = "10em"
+    shown = ipywidgets.HTML()
+
+    def draw(_: Any = None) -> None:
+        shown.value = function(**{name: handle.value for name, handle in handles.items()}).markup
+
+    for handle in handles.values():
+        handle.observe(draw, names="value")
+    draw()
+    return ipywidgets.VBox([*handles.values(), shown])
 
 
 def ticket_form(cascade: Cascade[Any]) -> Any:
