@@ -20,7 +20,10 @@ One file a split: the answers of the local door's cheap, middle and strong model
 `workshop bakeoff --dry-run --all --split calibration` replays them without a call; the first line of a file says what it belongs to,
 and a replay that does not fit is refused by name. `python benchmarks/recorded.py` makes them again, and this page with them.
 
-The train split has no recorded run: the local models have learned it, so agreement on it would measure memory.
+The train split has no recorded run: the local models have learned it, so agreement on it would measure memory. `local-train.csv` holds
+honest answers to it all the same: five pairs, each fitted without a fifth of the scenario families, each asked about that fifth. A row a
+ticket: the cheap answer (category, priority, needs_human), and whether the cheap and the strong model had all three right (1 or 0). It is
+what a router learns from; lab 05 does. `python benchmarks/crossfit.py` makes it again, in ten minutes.
 
 Shares are percentages of tickets with 95 % intervals: Wilson's where every ticket is a scenario of its own (workshop), else resampled by
 scenario family. *joint*: category, priority and needs_human all as in the key. *chance at equal agreement*: what it costs to reach the

@@ -8,6 +8,7 @@ from workshop_lib.bedrock.replies import Reply
 from workshop_lib.bulk.budget import most_it_can_cost
 from workshop_lib.bulk.rows import Row, attempt_of
 from workshop_lib.cascade.attempt import attempt
+from workshop_lib.cascade.attempt import vote as count_votes
 from workshop_lib.cascade.calibration import Calibrator
 from workshop_lib.triage.task import TRIAGE
 
@@ -142,3 +143,15 @@ def test_a_calibrator_makes_the_threshold_one_of_probability():
     assert rule.identity != confidence_below(0.6).identity
     other = Calibrator("isotonic", {"x": [0.0, 1.0], "y": [0.0, 0.6]}, 100, {})
     assert rule.identity != confidence_below(0.6, other).identity
+
+
+def test_kept_samples_can_be_voted_on_again_without_a_call():
+    samples = [vote(category, tier=Tier("cheap"))[0] for category in ("auth", "billing", "billing", "billing")]
+    three, all_four = (count_votes(samples, most) for most in (3, 4))
+    assert (three.decision.category, three.agreement) == ("billing", 2 / 3)
+    assert (all_four.agreement, len(all_four.replies)) == (3 / 4, 4)
+
+
+def test_a_vote_without_samples_is_refused():
+    with pytest.raises(ValueError, match="one sample or more"):
+        count_votes([], 5)

@@ -1,6 +1,6 @@
 """DECIDING: when a cheap answer is enough, and what happens when it is not."""
 
-from workshop_lib.cascade.attempt import Attempt, Event, Outcome, Reason, Tier, attempt
+from workshop_lib.cascade.attempt import Attempt, Event, Outcome, Reason, Tier, attempt, vote
 from workshop_lib.cascade.cascade import Cascade, Route, conclude, id_of
 from workshop_lib.cascade.confidence import answer_features, learned, self_reported, votes
 from workshop_lib.cascade.rules import (
@@ -38,5 +38,6 @@ __all__ = [
     "rule",
     "self_reported",
     "stakes",
+    "vote",
     "votes",
 ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Generic, Literal, Protocol, TypeVar
 
@@ -221,23 +222,38 @@ def attempt(item: Any, tier: Tier, *, task: Task[D], client: Converses) -> Attem
     Raises:
         UnknownModel: the tier names no model of the catalogue (a mistake in the program, not in the item).
     """
-    wordings = tier.wordings or ("",)
-    if tier.votes == 1:
-        return _sample(item, tier, task=task, client=client, wording=wordings[0])
-    samples: list[Attempt[D]] = []
+    wordings = itertools.cycle(tier.wordings or ("",))
+    samples = (_sample(item, tier, task=task, client=client, wording=wording) for wording in wordings)
+    return next(samples) if tier.votes == 1 else vote(samples, tier.votes)
+
+
+def vote(samples: Iterable[Attempt[D]], most: int) -> Attempt[D]:
+    """The majority's first sample, with the replies of all; samples are taken until no further one could change the majority.
+
+    Args:
+        samples: of one item, one reply or more each; recorded ones as well. Unusable ones count as dissent.
+        most: how many are taken at most.
+
+    Raises:
+        ValueError: there are no samples, or none is to be taken.
+    """
+    taken: list[Attempt[D]] = []
     ballots: Counter[str] = Counter()
-    while len(samples) < tier.votes and not _decided(ballots, left=tier.votes - len(samples)):
-        wording = wordings[len(samples) % len(wordings)]
-        samples.append(_sample(item, tier, task=task, client=client, wording=wording))
-        if (decision := samples[-1].decision) is not None:
-            ballots[_ballot_key(decision)] += 1
-    replies = tuple(reply for sample in samples for reply in sample.replies)
-    calls = sum(sample.http_attempts for sample in samples)
+    for sample in itertools.islice(samples, most):
+        taken.append(sample)
+        if sample.decision is not None:
+            ballots[_ballot_key(sample.decision)] += 1
+        if _decided(ballots, left=most - len(taken)):
+            break
+    if not taken:
+        raise ValueError("a vote takes one sample or more")
+    replies = tuple(reply for sample in taken for reply in sample.replies)
+    calls = sum(sample.http_attempts for sample in taken)
     if not ballots:
-        return replace(samples[-1], replies=replies, http_attempts=calls)
+        return replace(taken[-1], replies=replies, http_attempts=calls)
     chosen, votes = ballots.most_common(1)[0]  # of equal ones, the first that was given
-    first = next(s for s in samples if s.decision is not None and _ballot_key(s.decision) == chosen)
-    return replace(first, replies=replies, http_attempts=calls, agreement=votes / len(samples))
+    first = next(s for s in taken if s.decision is not None and _ballot_key(s.decision) == chosen)
+    return replace(first, replies=replies, http_attempts=calls, agreement=votes / len(taken))
 
 
 def _decided(ballots: Counter[str], *, left: int) -> bool:
