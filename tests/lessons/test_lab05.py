@@ -135,8 +135,10 @@ def test_a_pair_is_written_as_evaluate_router_reads_it(pair, tmp_path):
     assert read.families == tuple(pair.families)
 
 
-def test_a_dearer_error_sends_more_up(pair):
-    assert "(0% of them)" in repr(lab05.at_price(pair, 1e-6))
+def test_a_price_of_an_error_is_added_to_what_the_calls_cost(pair):
+    calls, wrong = 1_000 * pair.cost_usd("strong").mean(), 1 - pair.strong.mean()
+    strong = next(line for line in repr(lab05.at_price(pair, 0.05)).splitlines() if "=strong-only" in line)
+    assert strong.endswith(f"calls and errors, USD per 1,000={calls + 50 * wrong:.2f}")
 
 
 def test_flags_are_priced_and_an_unwritten_policy_does_no_harm(pair):
