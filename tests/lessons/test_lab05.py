@@ -110,7 +110,7 @@ def test_every_exercise_has_hints_and_a_solution(number):
 @pytest.fixture
 def pair(bedrock, tmp_path):
     tickets, labels = load_tickets("calibration", limit=12), load_labels()
-    tiers = [Tier("cheap"), Tier("strong"), *lab05.sample_tiers()]
+    tiers = [Tier("cheap"), Tier("strong"), *lab05.sample_tiers(5)]
     recording = record(tickets, labels, tiers, client=bedrock, store=tmp_path)
     return lab05.Pair.of(recording, tickets, labels)
 
@@ -123,10 +123,9 @@ def test_a_pair_tells_votes_costs_and_who_is_right(pair):
     assert "samples at most=3" in repr(lab05.votes_bought(pair, [3]))
 
 
-def test_nothing_is_tuned_on_the_test_tickets(pair):
-    tickets = load_tickets("test", limit=3)
+def test_nothing_is_tuned_on_the_test_tickets():
     with pytest.raises(LockedSplit):
-        lab05.Pair(tickets, pair.labels, pair.answers[:3]).of(None, tickets, pair.labels)
+        lab05.Pair.of(None, load_tickets("test", limit=1), load_labels())
 
 
 def test_a_pair_is_written_as_evaluate_router_reads_it(pair, tmp_path):
@@ -136,8 +135,10 @@ def test_a_pair_is_written_as_evaluate_router_reads_it(pair, tmp_path):
     assert read.families == tuple(pair.families)
 
 
-def test_a_dearer_error_sends_more_up(pair):
-    assert "(0% of them)" in repr(lab05.at_price(pair, 1e-6))
+def test_a_price_of_an_error_is_added_to_what_the_calls_cost(pair):
+    calls, wrong = 1_000 * pair.cost_usd("strong").mean(), 1 - pair.strong.mean()
+    strong = next(line for line in repr(lab05.at_price(pair, 0.05)).splitlines() if "=strong-only" in line)
+    assert strong.endswith(f"calls and errors, USD per 1,000={calls + 50 * wrong:.2f}")
 
 
 def test_flags_are_priced_and_an_unwritten_policy_does_no_harm(pair):

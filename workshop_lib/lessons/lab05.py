@@ -187,16 +187,16 @@ def against_one_answer(pair: Pair, most: int = 5) -> Html:
     return say([found.sentence("the majority", "the single answer")])
 
 
-def what_it_means(calibrator: Calibrator, shares: Floats, right: Bools) -> Html:
-    """Each share of votes with how often such answers are right, and what the calibrator makes of it."""
+def what_it_means(calibrator: Calibrator, confidence: Floats, right: Bools) -> Html:
+    """Each confidence with how often such answers are right, and what the calibrator makes of it."""
     rows = [
-        {"share of the votes": f"{value:.2f}", "tickets": int((shares == value).sum()),
-         "right": f"{right[shares == value].mean():.0%}", "calibrated": f"{calibrator(value):.2f}"}
-        for value in np.unique(shares).tolist()
+        {"as it came": f"{value:.2f}", "tickets": int((confidence == value).sum()),
+         "right": f"{right[confidence == value].mean():.0%}", "calibrated": f"{calibrator(value):.2f}"}
+        for value in np.unique(confidence).tolist()
     ]  # fmt: skip
     loss = calibrator.log_loss
     return show_table(
-        rows, caption=f"By {calibrator.method}, of {calibrator.n} labels. Surprise a ticket (log loss) on left-out families: {loss['stated']:.2f} "
+        rows, caption=f"By {calibrator.method}, of {calibrator.n} labels. Mean log loss on left-out families: {loss['stated']:.2f} "
         f"as it came, {loss[calibrator.method]:.2f} calibrated"
     )  # fmt: skip
 
