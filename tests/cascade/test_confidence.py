@@ -44,9 +44,9 @@ def test_a_rule_without_its_source_of_confidence_stays_silent():
     assert confidence_below(0.8, source=votes).reasons(STATED) == ()
 
 
-def test_the_answer_is_told_in_its_closed_fields_and_how_sure_it_looks():
+def test_the_answer_is_told_in_its_closed_fields_one_by_one_and_as_one_and_how_sure_it_looks():
     assert answer_features(VOTED) == {
-        "category": "billing", "priority": "P2", "needs_human": "False", "votes": 0.6, "stated": 0.92,
+        "category": "billing", "priority": "P2", "needs_human": "False", "answer": "billing, P2, False", "votes": 0.6, "stated": 0.92,
     }  # fmt: skip
 
 

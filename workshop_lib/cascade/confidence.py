@@ -53,14 +53,15 @@ def votes(attempt: Attempt[Any]) -> float | None:
 
 
 def answer_features(attempt: Attempt[Any]) -> dict[str, str | float]:
-    """What a learned confidence may go by beside the text: the answer in its closed fields, and how sure it looks.
+    """What a learned confidence may go by beside the text: the answer in its closed fields, one by one and as one, and how sure it looks.
 
-    A vote or a statement that is missing is left out, which a learner can tell from a low one. An unusable answer has the one
+    As one (`answer`), because a category can be trusted at one priority and not at another. A vote or a statement that is missing is left out, which a learner can tell from a low one. An unusable answer has the one
     feature `unusable`.
     """
     if attempt.decision is None:
         return {"unusable": 1.0}
     found: dict[str, str | float] = {name: str(value) for name, value in ballot(attempt.decision).items()}
+    found["answer"] = ", ".join(map(str, found.values()))
     for name, value in (("votes", votes(attempt)), ("stated", self_reported(attempt))):
         if value is not None:
             found[name] = value

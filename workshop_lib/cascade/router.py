@@ -169,7 +169,10 @@ class LearnedRouter:
                 warnings.warn(f"The router learns without sentence vectors: {error}", stacklevel=2)
                 self.views = tuple(view for view in self.views if view != "meaning")
         folds = _folds(len(texts), families)
-        heads = {view: _Heads.of(x, labels, folds) for view, x in self._inputs(texts, features).items()}
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1):  # many small fits: more threads only wait for each other, at six times the CPU
+            heads = {view: _Heads.of(x, labels, folds) for view, x in self._inputs(texts, features).items()}
         self._fitted = replace(self._fitted, heads=heads)
         return self
 
@@ -494,8 +497,11 @@ class _Words:
         return vectorizer.transform(texts)
 
     def familiarity(self, texts: Sequence[str]) -> Floats:
-        weights = dict(zip(self.terms, self.idf.tolist(), strict=True))
-        return np.array([_known(set(_split(text)), weights, self.stranger) for text in texts], dtype=np.float64)
+        return np.array([_known(set(_split(text)), self._weights, self.stranger) for text in texts], dtype=np.float64)
+
+    @functools.cached_property
+    def _weights(self) -> Mapping[str, float]:
+        return dict(zip(self.terms, self.idf.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
