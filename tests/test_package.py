@@ -21,8 +21,11 @@ LAYERS = (
     ("bulk",),
     ("evaluation",),
     ("shop",),
+    ("tracing",),
     ("workshop",),
     ("service",),
+    ("agentcore",),
+    ("deployment",),
     ("display",),
     ("lessons",),
     ("cli", "__main__"),
@@ -79,7 +82,7 @@ def test_importing_starts_nothing_and_changes_nothing():
     program = (
         "import os, sys, threading; before = dict(os.environ); import workshop_lib; "
         "assert dict(os.environ) == before; assert threading.active_count() == 1; "
-        "heavy = {'boto3', 'sklearn', 'onnxruntime', 'pandas', 'matplotlib', 'IPython', 'ipywidgets', 'starlette', 'uvicorn', 'numpy', 'fastapi', 'pyarrow', 'filelock'}; "
+        "heavy = {'boto3', 'sklearn', 'onnxruntime', 'pandas', 'matplotlib', 'IPython', 'ipywidgets', 'starlette', 'uvicorn', 'numpy', 'fastapi', 'pyarrow', 'filelock', 'opentelemetry', 'bedrock_agentcore', 'strands', 'requests'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -15,6 +15,7 @@ from workshop_lib.display.router_charts import (
 )
 from workshop_lib.display.routing_page import routing_page, save_routing_page
 from workshop_lib.display.theme import Html, Picture, door_line, picture, show_table, usd
+from workshop_lib.display.trace_tree import trace_tree
 
 __all__ = [
     "BulkTable",
@@ -43,6 +44,7 @@ __all__ = [
     "slider",
     "stated_confidence",
     "ticket_form",
+    "trace_tree",
     "usd",
     "watch",
     "watch_bulk",
