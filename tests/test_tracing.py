@@ -270,6 +270,7 @@ def test_a_cascades_trace_has_a_step_a_tier_and_its_calls_below(tracer, traces, 
     for ticket_id, outcome in outcomes.items():
         of = found[ticket_id].root.attributes
         assert (of["workshop.tier"], of["workshop.escalated"]) == (outcome.final.tier, outcome.escalated)
+        assert "workshop.abandoned" not in of
         assert shape(found[ticket_id])[:3] == [(0, "cascade"), (1, "tier"), (2, "chat")]
         assert found[ticket_id].cost_usd == pytest.approx(outcome.cost_usd)
     assert {o.escalated for o in outcomes.values()} == {True, False}
@@ -445,6 +446,21 @@ def test_what_strands_writes_of_questions_and_answers_stays_inside(open_tracer, 
     assert answer.strip()[:20] not in kept
 
 
+def test_what_libraries_say_of_an_error_does_not_reach_the_collector(open_tracer, receiver):
+    from opentelemetry import trace as otel
+
+    collector = receiver()
+    tracer = open_tracer(make_global=True, environ={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url})
+    theirs = otel.get_tracer("strands.telemetry.tracer")
+    with pytest.raises(ValueError, match="4242"), tracer.request("ask"), theirs.start_as_current_span("tool"):
+        raise ValueError(WORDS)
+    tracer.flush()
+    tool = collector.spans[0]
+    assert tool.status.message == "ValueError"
+    assert Receiver.attributes(tool)["error.type"] == "ValueError"
+    assert "4242" not in str(collector.requests)
+
+
 def test_a_global_tracer_opened_after_another_takes_over(open_tracer, tmp_path, model):
     first = open_tracer(make_global=True, path=tmp_path / "first.db")
     Agent(model=model, callback_handler=None)("Hello.")
@@ -605,6 +621,8 @@ def test_a_collector_that_refuses_or_hangs_is_counted_and_closing_does_not_wait_
     tracer = open_tracer(environ={"OTEL_EXPORTER_OTLP_ENDPOINT": hanging.url})
     with tracer.request("ask"):
         pass
+    while not tracer.deliveries[0].delivered:
+        time.sleep(0.01)
     assert not tracer.flush(0.2)  # handed over to a host that does not answer
     tracer.close(0.1)
     with tracer.request("late"):
@@ -781,3 +799,12 @@ def test_errors_of_the_service_keep_their_type_through_a_traced_client(tracer, m
     endpoint.faults.add(Fault("AccessDeniedException"))
     with pytest.raises(BedrockError):
         traced(make_bedrock(), tracer).converse("cheap", "Hello.")
+
+
+def test_a_key_in_the_collectors_address_is_not_told(open_tracer, nobody, caplog):
+    tracer = open_tracer(environ={"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{nobody}/v1/traces?key=hunter22"})
+    with caplog.at_level(logging.WARNING), tracer.request("ask"):
+        pass
+    tracer.flush()
+    assert "refused" in tracer.deliveries[1].problem
+    assert "hunter22" not in f"{tracer.deliveries} {caplog.text}"

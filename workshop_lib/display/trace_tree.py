@@ -54,7 +54,7 @@ def _label(span: Span) -> str:
 
 
 def _cells(span: Span) -> list[str]:
-    tokens = f"{span.input_tokens:,} in, {span.output_tokens:,} out" if span.is_call else ""
+    tokens = f"{span.input_tokens:,} in, {span.output_tokens:,} out" if span.input_tokens or span.output_tokens else ""
     cost = "" if span.cost_usd is None else f"{span.cost_usd:.6f}"
     return [f"{span.duration_ms:,.1f}", tokens, cost, _result(span)]
 

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from workshop_lib.bedrock.catalogue import ModelSpec
 from workshop_lib.bedrock.client import Bedrock
+from workshop_lib.cascade.attempt import Converses
 from workshop_lib.shop import answers, prompts, tools
 from workshop_lib.shop.answers import AgentAttempt, Answer, Call, Check, weak
-from workshop_lib.shop.classifier import Classification, Router, decide, llm_router
+from workshop_lib.shop.classifier import Classification, Router, decide, llm_router, why_refused
 from workshop_lib.shop.facts import Shop, load_shop
 from workshop_lib.shop.ledger import Ledger
 from workshop_lib.shop.questions import Complexity, Question
@@ -44,12 +45,17 @@ class Limits:
     """Model calls of one attempt."""
     usd: float = 0.10
     """For the whole request, the classifier and both tiers included."""
-    seconds: float = 90
-    """For the whole request."""
+    seconds: float | None = None
+    """For the whole request; None: 90 s, and at the local door 600 s, where the first call of all trains the models."""
     http_attempts: int = 3
     """HTTP requests of one call, retries included."""
     read_timeout_s: float | None = None
-    """How long to wait for each HTTP request; None: 30 s, and at the local door 300 s, where the first call trains the models."""
+    """How long to wait for each HTTP request; None: 30 s, and at the local door 300 s."""
+
+    def at(self, mode: str) -> Limits:
+        """With the times of a door, "live" or "local", where they are None."""
+        seconds, read = (90.0, 30.0) if mode == "live" else (600.0, 300.0)
+        return replace(self, seconds=self.seconds or seconds, read_timeout_s=self.read_timeout_s or read)
 
 
 class ShopAgent:
@@ -64,6 +70,7 @@ class ShopAgent:
         max_tokens: int = 800,
         streaming: bool = False,
         caching: bool = True,
+        wrap: Callable[[Bedrock], Converses] = lambda client: client,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """
@@ -74,21 +81,22 @@ class ShopAgent:
             max_tokens: longest answer of one call.
             streaming: ConverseStream instead of Converse. A stream that breaks has been billed, and nobody is told how much.
             caching: cache points after tools and system prompt, for models that have a prompt cache.
+            wrap: put around the client that asks the classifier, to watch its calls; Strands tells of its own.
             clock: seconds; injected by tests.
         """
         given: Bedrock = getattr(bedrock, "bedrock", bedrock)
-        self.shop, self.limits = shop or load_shop(), limits or Limits()
+        self.shop = shop or load_shop()
+        self.limits = (limits or Limits()).at(given.settings.mode)
         self.catalogue, self.door = given.catalogue, given.door
-        patience = self.limits.read_timeout_s or (30 if given.settings.mode == "live" else 300)
         self._bedrock = Bedrock(
             given.settings,
             given.catalogue,
             max_attempts=self.limits.http_attempts,
-            read_timeout_s=patience,
+            read_timeout_s=cast(float, self.limits.read_timeout_s),
             own_attempts=1,
         )
         self.system_prompt = prompts.agent_prompt(self.shop)
-        self.classifier = llm_router(self._bedrock, system=prompts.classifier_prompt())
+        self.classifier = llm_router(wrap(self._bedrock), system=prompts.classifier_prompt())
         self._guardrail = given.settings.guardrail
         self._tools = tools.strands_tools(self.shop)
         self._max_tokens, self._streaming, self._caching, self._clock = max_tokens, streaming, caching, clock
@@ -104,8 +112,11 @@ class ShopAgent:
 
         Raises:
             ValueError: there is no such route.
+            TypeError: the question is no text.
         """
         key = question if isinstance(question, Question) else None
+        if not isinstance(question, str | Question):
+            raise TypeError(f"A question is a text or a Question, not {type(question).__name__}.")
         text = question.text if isinstance(question, Question) else question
         started = self._clock()
         said, tier, name = self._choose(text, route)
@@ -120,7 +131,7 @@ class ShopAgent:
         if escalated is not None:
             strong = self._attempt("strong", text, calls, started)
             calls += strong.calls
-            if not strong.error or taken.error:  # a strong model that failed leaves the cheap answer better than none
+            if strong.finished or not taken.finished:  # a weak answer is better than none
                 taken = strong
         return Answer(
             question=text,
@@ -161,7 +172,7 @@ class ShopAgent:
                 f"There is no route {route!r}: give classifier, cheap, strong, cascade, or a function from text to label."
             )
         name = route if route == "cascade" else f"always-{route}"
-        said = decide(text, lambda _: Classification(None, name), name)
+        said = Classification(None, name, refused=why_refused(text))
         return said, "cheap" if route == "cascade" else route, name
 
     def _attempt(self, tier: str, text: str, before: tuple[Call, ...], started: float) -> AgentAttempt:
@@ -177,7 +188,7 @@ class ShopAgent:
             spec,
             spent_usd=sum(call.cost_usd for call in before),
             limit_usd=limits.usd,
-            until=started + limits.seconds,
+            until=started + cast(float, limits.seconds),
             clock=self._clock,
         )
         agent = Agent(
@@ -185,6 +196,7 @@ class ShopAgent:
             tools=cast(list[Any], self._tools),
             system_prompt=cast(Any, self._system(spec)),
             name=f"shop-{tier}",
+            trace_attributes={"workshop.tier": tier, "workshop.model": spec.key},
             callback_handler=None,
             conversation_manager=NullConversationManager(),
             tool_executor=SequentialToolExecutor(),
@@ -197,7 +209,9 @@ class ShopAgent:
             return ledger.attempt("max_tokens")
         except Exception as error:  # recorded: the customer gets an apology, the operator its class
             return ledger.attempt("error", ledger.error or f"{type(error).__name__}: {error}")
-        return ledger.attempt(ledger.stopped or str(result.stop_reason))
+        return ledger.attempt(
+            ledger.stopped or str(result.stop_reason), ledger.error if ledger.stopped == "error" else ""
+        )
 
     def _system(self, spec: ModelSpec) -> list[dict[str, Any]]:
         point = [{"cachePoint": {"type": "default"}}] if self._cached(spec) else []
@@ -215,7 +229,7 @@ class ShopAgent:
             options["temperature"] = 0.0
         if self._cached(
             spec
-        ):  # by hand: Strands' own setting would add a third point behind each message, a write nobody reads
+        ):  # by hand: Strands' own setting adds a point behind each message, a write that nobody reads
             listed = [{"toolSpec": form} for form in tools.tool_specs(self.shop)]
             config = {"tools": [*listed, {"cachePoint": {"type": "default"}}], "toolChoice": {"auto": {}}}
             options["additional_args"] = {"toolConfig": config}

@@ -239,9 +239,10 @@ def otlp_outlet(collector: Otlp, hide: Callable[[str], str]) -> Outlet:
     log.addFilter(said)
 
     def write(spans: Sequence[ReadableSpan]) -> None:
-        said.thread, said.last = threading.get_ident(), ""
+        said.thread, said.first = threading.get_ident(), ""
         if exporter.export(spans) is not SpanExportResult.SUCCESS:
-            raise ConnectionError(hide(said.last)[:200] or "the collector did not take them")
+            why = said.first.replace(urlsplit(collector.url).query or "\0", "")  # a key may stand there
+            raise ConnectionError(hide(why)[:300] or "the collector did not take them")
 
     def shut() -> None:
         exporter.shutdown()  # type: ignore[no-untyped-call]
@@ -254,13 +255,14 @@ class _Said(logging.Filter):
     """Keeps the exporter's own lines, one a batch, out of the log: what they say is told once, by the outlet."""
 
     thread: int | None = None
-    last = ""
+    first = ""
+    """Of a batch: the cause, before it is tried again."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is to be logged: only other people's."""
         if record.thread != self.thread:
             return True
-        self.last = record.getMessage()
+        self.first = self.first or record.getMessage()
         return False
 
 

@@ -237,7 +237,6 @@ class Tracer:
         events = [
             Event(event.name, self._redaction.attributes(event.attributes or {}), event.timestamp)
             for event in span.events
-            if self.keep_texts
         ]
         code, said = span.status.status_code, span.status.description
         if code is StatusCode.ERROR and "error.type" not in attributes:
