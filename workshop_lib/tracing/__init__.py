@@ -1,5 +1,6 @@
 """TRACING: what happened to a request, step by step, with its cost."""
 
+from workshop_lib.tracing.agent import TracedShopAgent
 from workshop_lib.tracing.calls import trace_cascade, traced
 from workshop_lib.tracing.delivery import Delivery
 from workshop_lib.tracing.store import Span, Trace, TraceStoreError, load_traces
@@ -11,6 +12,7 @@ __all__ = [
     "Span",
     "Trace",
     "TraceStoreError",
+    "TracedShopAgent",
     "Tracer",
     "load_traces",
     "open_tracing",
