@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from workshop_lib.embedding import Embedder
 from workshop_lib.local.models.speech import sentences
-from workshop_lib.local.models.trained import letter_groups, read_arrays, word_groups, write_arrays
+from workshop_lib.local.models.trained import letter_groups, one_at_a_time, read_arrays, word_groups, write_arrays
 from workshop_lib.shop.facts import Shop, load_shop
 from workshop_lib.shop.questions import LABELS, TOOLS, Question, load_questions, says
 
@@ -47,6 +47,10 @@ RIDGE = 0.2
 """Regularisation."""
 LEAST = 3
 """Known texts that a group of letters must stand in to count."""
+HEADS = ("label", "tools", "lines", "entries")
+"""What is learned: simple or complex; tools; which lines of a result are wanted; entries."""
+RECIPE = "2"
+"""Changes when features or fitting change, so that no stale cache is used."""
 SHARPNESS = 6.0
 """From scores to probabilities, for samples above temperature 0."""
 SEVERAL, SECOND = 0.7, 0.45
@@ -56,6 +60,7 @@ PARTS = 6
 WORDS = {"cheap": 60, "strong": 120}
 """Words quoted from results at most."""
 MOST_PRODUCTS = 4
+"""Products that are looked up one by one at most."""
 NO_LOOKUP = ("greeting", "out_of_scope", "empty")
 HELP = "I can look up products, return rules and store information, and help with devices."
 
@@ -81,11 +86,13 @@ class Piece:
 class ShopModel:
     """The pair, for the shop. Safe to share between threads."""
 
-    def __init__(self, shop: Shop, examples: Sequence[Question], embedder: Embedder, vectors: Matrix) -> None:
+    def __init__(
+        self, shop: Shop, examples: Sequence[Question], embedder: Embedder, kept: Mapping[str, Matrix]
+    ) -> None:
         """
         Args:
             examples: what is learned from, beside the shop itself.
-            vectors: embeddings of `known_texts`.
+            kept: embeddings of `known_texts` as "vectors"; and, if they were fitted before, the heads as `learned` gives them.
         """
         self._shop, self._embedder = shop, embedder
         self._names = {_plain(name): key for key, name in _product_names(shop)}
@@ -96,7 +103,7 @@ class ShopModel:
         self._entries = list(described)
         texts = [q.text for q in examples]
         known = known_texts(shop, examples)
-        meaning = Meaning(embedder, known, vectors)
+        meaning = Meaning(embedder, known, kept["vectors"])
         masked = [self._masked(text) for text in known]
         cheap = Manner(
             Views([(Counted(phrases_of, masked), self._masked)]),
@@ -121,24 +128,41 @@ class ShopModel:
         self._lines = {name: i for i, name in enumerate(sorted(set().union(*told)))}
         of_line = _hot(told, list(self._lines))
         forms = np.vstack([self._form(text) for text in texts])
-        for manner in self._manners.values():
-            rows = manner.task.rows(known)
+        for name, manner in self._manners.items():
+            if f"{name}/tools/weights" in kept:
+                manner.heads = {
+                    head: Ridge(kept[f"{name}/{head}/weights"], kept[f"{name}/{head}/base"]) for head in HEADS
+                }
+                continue
+            rows, subjects = manner.task.rows(known), manner.subject.rows(known)
             kernel, n = products(rows), len(texts)
-            manner.labels = Ridge(
-                np.hstack([rows[:n], forms]),
-                kernel[:n, :n] + forms @ forms.T,
-                _hot([{q.label} for q in examples], LABELS),
-            )
-            manner.tools = Ridge(rows, kernel, of_tool)
-            manner.lines = Ridge(rows[:n], kernel[:n, :n], of_line)
-            rows = manner.subject.rows(known)
-            manner.entries = Ridge(rows, products(rows), of_entry, centered=False)
-        self._nicknames = self._learned_nicknames(examples)
+            manner.heads = {
+                "label": fit(
+                    np.hstack([rows[:n], forms]),
+                    kernel[:n, :n] + forms @ forms.T,
+                    _hot([{q.label} for q in examples], LABELS),
+                ),
+                "tools": fit(rows, kernel, of_tool, of_tool[:n].mean(axis=0)),
+                "lines": fit(rows[:n], kernel[:n, :n], of_line),
+                "entries": fit(subjects, products(subjects), of_entry, np.zeros(len(self._entries), np.float32)),
+            }
+        of_product = [(word, key) for name, key in self._names.items() for word in words_of(name)]
+        of_category = [(word, key) for key, label in shop.categories.items() for word in words_of(f"{key} {label}")]
+        self._nicknames, self._kinds = (self._learned_words(w, examples) for w in (of_product, of_category))
+
+    def learned(self) -> dict[str, Matrix]:
+        """The fitted heads, to be kept."""
+        return {
+            f"{name}/{head}/{part}": getattr(ridge, part)
+            for name, manner in self._manners.items()
+            for head, ridge in manner.heads.items()
+            for part in ("weights", "base")
+        }
 
     def label(self, manner: str, text: str) -> dict[str, float]:
         """simple and complex to their probabilities."""
         model = self._of(manner)
-        scores = model.labels(np.hstack([model.task(text), self._form(text)]))
+        scores = model.heads["label"](np.hstack([model.task(text), self._form(text)]))
         odds = np.exp(SHARPNESS * (scores - scores.max()))
         return dict(zip(LABELS, map(float, odds / odds.sum()), strict=True))
 
@@ -151,52 +175,54 @@ class ShopModel:
         """
         model, offered = self._of(manner), list(offered)
         parts = [text] if manner == "cheap" else [text, *parts_of(text)]
-        tools = np.vstack([model.tools(model.task(part)) for part in parts])
+        tools = np.vstack([model.heads["tools"](model.task(part)) for part in parts])
         tools = (tools[0] + tools.max(axis=0)) / 2
-        entries = np.vstack([model.entries(model.subject(part)) for part in parts])
+        idle = tools[len(TOOLS) : -1].sum() > tools[: len(TOOLS)].max() or not words_of(text)
+        entries = np.vstack([model.heads["entries"](model.subject(part)) for part in parts])
         likely = (entries[0] + entries.max(axis=0)) / 2
         for i, tool in enumerate(TOOLS):
             of = [j for j, (t, _) in enumerate(self._entries) if t == tool]
             tools[i] += JOINT * likely[of].max()
-        scored = dict(zip((*TOOLS, *NO_LOOKUP), map(float, tools[:-1]), strict=True))
-        idle = sum(scored.pop(kind) for kind in NO_LOOKUP)
+        scored = dict(zip(TOOLS, map(float, tools), strict=False))
         ranked = sorted((t for t in scored if t in offered), key=scored.__getitem__, reverse=True)
-        if not ranked or ((idle > scored[ranked[0]] or not words_of(text)) and not must):
+        if not ranked or (idle and not must):
             return []
         named = self.named(text, nicknames=True)
         chosen = ranked[:1]
         if manner != "cheap":
             chosen += [t for t in ranked[1:] if scored[t] >= SEVERAL and (named or t != "product_info")]
-        found = [(tool, key) for tool in chosen for key in self._keys(manner, tool, named, entries)]
+        found: list[Lookup] = [(tool, key) for tool in chosen for key in self._keys(manner, tool, text, named, entries)]
         return found[:1] if manner == "cheap" else found
 
-    def _keys(self, manner: str, tool: str, named: Sequence[str], entries: Matrix) -> list[str]:
+    def _keys(self, manner: str, tool: str, text: str, named: Sequence[str], entries: Matrix) -> list[str]:
         """Entries of one tool that the text asks about; `entries` are the scores of the whole text and of its parts."""
-        mine = [i for i, (t, _) in enumerate(self._entries) if t == tool]
-        keys = [self._entries[i][1] for i in mine]
         if tool == "product_info" and named:
             return list(named[:MOST_PRODUCTS])
-        mine = self._fitting(mine, tool, named)
-        keys = [self._entries[i][1] for i in mine]
-        whole, most = entries[0, mine], entries[:, mine].max(axis=0)
-        scores = (whole + most) / 2
+        kinds = {self._shop.product(key).category for key in named}
+        kinds = kinds or {self._kinds[word] for word in words_of(text) if word in self._kinds}
         if tool == "return_policy" and named:
-            of = {self._shop.product(key).category for key in named}
-            return [key for key in keys if key in of][:2]
-        best = int(scores.argmax())
-        chosen = [keys[best]]
-        if manner != "cheap" and tool in ("store_info",):
+            return sorted(kinds)[:2]
+        mine = [i for i, (t, key) in enumerate(self._entries) if t == tool and self._fits(t, key, named, kinds)]
+        mine = mine or [i for i, (t, _) in enumerate(self._entries) if t == tool]
+        if tool == "product_info":  # no product is named: a whole category
+            mine = [i for i in mine if self._entries[i][1] in self._shop.categories]
+        keys = [self._entries[i][1] for i in mine]
+        most = entries[:, mine].max(axis=0)
+        chosen = [keys[int((entries[0, mine] + most).argmax())]]
+        if manner != "cheap" and tool == "store_info":
             chosen += [k for k, s in zip(keys, most, strict=True) if s >= SECOND and k not in chosen][:1]
         return chosen
 
-    def _fitting(self, mine: list[int], tool: str, named: Sequence[str]) -> list[int]:
-        """Without a product named, whole categories; articles for the product that is named, not for others."""
-        if tool == "product_info":
-            return [i for i in mine if self._entries[i][1] in self._shop.categories]
-        if tool == "tech_support" and named:
-            of = {*named, *(self._shop.product(key).category for key in named)}
-            return [i for i in mine if of & {*self._shop.article(self._entries[i][1]).applies_to}] or mine
-        return mine
+    def _fits(self, tool: str, key: str, named: Sequence[str], kinds: set[str]) -> bool:
+        """Whether an entry may be about the products that are named, or about the kinds of products."""
+        if not kinds or tool in ("store_info", "web_search"):
+            return True
+        if tool != "tech_support":
+            return key in kinds
+        of = {*self._shop.article(key).applies_to}
+        if named:
+            return bool(of & {*named, *kinds})
+        return bool(kinds & {k if k in self._shop.categories else self._shop.product(k).category for k in of})
 
     def argument(self, lookup: Lookup) -> str:
         """What the tool is given: a key, or the title of what is searched for."""
@@ -206,7 +232,7 @@ class ShopModel:
         """Keys of the products that a text names, in its order; "Wren 5 Plus" does not name the Wren 5.
 
         Args:
-            nicknames: a word that only one product's name has will do ("the fold").
+            nicknames: a word that only one product's name has will do ("the fold"), if the examples do not mean else by it.
         """
         plain, found = _plain(text), dict[str, int]()
         for match in self._any_name.finditer(plain):
@@ -229,19 +255,25 @@ class ShopModel:
         spelled = [spelling for fact in question.facts for spelling in fact]
         return {p.name for p in pieces if any(says(p.text, spelling) for spelling in spelled)} - {""}
 
-    def _learned_nicknames(self, examples: Sequence[Question]) -> dict[str, str]:
-        """Words of one product's name alone, unless the examples mostly mean something else by them."""
-        names = {key: set(words_of(name)) for name, key in self._names.items()}
-        counted = Counter(word for words in names.values() for word in words)
+    def _learned_words(self, words: Sequence[tuple[str, str]], examples: Sequence[Question]) -> dict[str, str]:
+        """Words that stand for one key alone, unless the examples mostly mean something else by them."""
+        keys: dict[str, set[str]] = {}
+        for word, key in words:
+            keys.setdefault(word, set()).add(key)
         meant: dict[str, list[bool]] = {}
         for q in examples:
-            for word in set(words_of(self._masked(q.text))):
-                meant.setdefault(word, []).append(any(word in names.get(k, ()) for k in q.keys.get("product_info", ())))
+            held = {key for of in q.keys.values() for key in of}
+            held |= {
+                self._shop.product(key).category
+                for key in q.keys.get("product_info", ())
+                if key not in self._shop.categories
+            }
+            for word in keys.keys() & set(words_of(self._masked(q.text))):
+                meant.setdefault(word, []).append(bool(held & keys[word]))
         return {
-            word: key
-            for key, words in names.items()
-            for word in words
-            if counted[word] == 1
+            word: min(of)
+            for word, of in keys.items()
+            if len(of) == 1
             and len(word) > 2
             and word.isalpha()
             and 2 * sum(meant.get(word, [True])) >= len(meant.get(word, [True]))
@@ -272,8 +304,11 @@ class ShopModel:
         parts = [text] if manner == "cheap" else [text, *parts_of(text)]
         near = _overlap(parts, told)
         if manner != "cheap":
-            near += self._embedder.embed(parts) @ self._embedder.embed(told).T
-        lines = self._of(manner).lines(self._of(manner).task(text))
+            meant = [
+                self._embedder.embed([f"{p.section} {p.name or p.text}"]) for p in pieces
+            ]  # one by one: they are kept
+            near += self._embedder.embed(parts) @ np.vstack(meant).T
+        lines = self._of(manner).heads["lines"](self._of(manner).task(text))
         near += LINES * np.array(
             [lines[self._lines[p.name]] if p.name in self._lines else 0 for p in pieces], np.float32
         )
@@ -286,7 +321,7 @@ class ShopModel:
     def reply(self, manner: str, text: str) -> str:
         """The answer to a message that needs no look-up."""
         model = self._of(manner)
-        scores = dict(zip((*TOOLS, *NO_LOOKUP), map(float, model.tools(model.task(text))[:-1]), strict=True))
+        scores = dict(zip((*TOOLS, *NO_LOOKUP), map(float, model.heads["tools"](model.task(text))[:-1]), strict=True))
         kind = max(NO_LOOKUP, key=scores.__getitem__)
         if kind == "greeting":
             thanks = re.search(r"thank|thx|merci|danke|gracias|grazie|obrigad", text.lower())
@@ -316,7 +351,7 @@ class ShopModel:
             )
         if failed:
             said.append(f"I could not look everything up: {' '.join(failed)}")
-        if float(model.tools(model.task(text))[-1]) > 0.5:
+        if float(model.heads["tools"](model.task(text))[-1]) > 0.5:
             said.append("(I answer in English.)")
         return "\n".join(said) or f"The look-up found nothing. {HELP}"
 
@@ -345,10 +380,8 @@ class Manner:
     """What is asked: products and figures do not count."""
     subject: Views
     """What it is about."""
-    labels: Ridge = field(init=False)
-    tools: Ridge = field(init=False)
-    lines: Ridge = field(init=False)
-    entries: Ridge = field(init=False)
+    heads: dict[str, Ridge] = field(default_factory=dict)
+    """By what they say, see HEADS."""
 
 
 class Meaning:
@@ -382,6 +415,7 @@ class Counted:
         self._idf = (np.log((1 + len(texts)) / (1 + counts)) + 1).astype(np.float32)
 
     def __call__(self, text: str) -> Matrix:
+        """A unit vector; 0 if no piece is known."""
         row = np.zeros(len(self._columns), np.float32)
         for piece, count in Counter(self._pieces(text)).items():
             if piece in self._columns:
@@ -391,18 +425,23 @@ class Counted:
 
 
 class Ridge:
-    """Ridge regression on 0/1 targets, several at once, solved in the space of the examples."""
+    """Ridge regression on 0/1 targets, several at once."""
 
-    def __init__(self, rows: Matrix, kernel: Matrix, targets: Matrix, *, centered: bool = True) -> None:
-        self._base = targets.mean(axis=0) if centered else np.zeros(targets.shape[1], np.float32)
-        damped = kernel + np.float32(RIDGE) * np.eye(len(rows), dtype=np.float32)
-        self._weights: Matrix = rows.T @ np.linalg.solve(damped, targets - self._base).astype(np.float32)
+    def __init__(self, weights: Matrix, base: Matrix) -> None:
+        self.weights, self.base = weights, base
 
     def __call__(self, row: Matrix) -> Matrix:
         """A score a target, 0 to 1 more or less."""
         used = np.flatnonzero(row)
-        scores: Matrix = row[used] @ self._weights[used] + self._base
+        scores: Matrix = row[used] @ self.weights[used] + self.base
         return scores
+
+
+def fit(rows: Matrix, kernel: Matrix, targets: Matrix, base: Matrix | None = None) -> Ridge:
+    """Solved in the space of the examples, of which there are fewer than features. `base` is the score of a text that shows nothing."""
+    base = targets.mean(axis=0) if base is None else base
+    damped = kernel + np.float32(RIDGE) * np.eye(len(rows), dtype=np.float32)
+    return Ridge(rows.T @ np.linalg.solve(damped, targets - base).astype(np.float32), base)
 
 
 def products(rows: Matrix) -> Matrix:
@@ -414,7 +453,7 @@ def products(rows: Matrix) -> Matrix:
 
 
 def learn(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> ShopModel:
-    """The pair, from the split `train`, or `few_shot` if there is none. The vectors of what it learns from are kept in `cache_dir`.
+    """The pair, from the split `train`, or `few_shot` if there is none. What was fitted is kept in `cache_dir`.
 
     Raises:
         ConfigurationError: the shop or its questions cannot be read.
@@ -422,14 +461,16 @@ def learn(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> ShopModel:
     questions = load_questions(path=data_dir / "questions.jsonl")
     train = [q for q in questions if str(q.split) == "train"] or [q for q in questions if q.split == "few_shot"]
     shop = load_shop(data_dir / "shop.json")
-    known = known_texts(shop, train)
-    cache = cache_dir / f"shop-{hashlib.sha256(chr(0).join(known).encode()).hexdigest()[:16]}.npz"
-    stored = read_arrays(cache)
-    if stored is None:
-        stored = {"vectors": embedder.embed(known)}
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        write_arrays(cache, stored)
-    return ShopModel(shop, train, embedder, stored["vectors"])
+    data = json.dumps([RECIPE, shop.model_dump(mode="json"), [q.model_dump(mode="json") for q in train]])
+    cache = cache_dir / f"shop-{hashlib.sha256(data.encode()).hexdigest()[:16]}.npz"
+    with one_at_a_time(cache):
+        kept = read_arrays(cache)
+        if kept is not None:
+            return ShopModel(shop, train, embedder, kept)
+        kept = {"vectors": embedder.embed(known_texts(shop, train))}
+        model = ShopModel(shop, train, embedder, kept)
+        write_arrays(cache, kept | model.learned())
+    return model
 
 
 def known_texts(shop: Shop, examples: Sequence[Question]) -> list[str]:
@@ -492,13 +533,11 @@ def entry_text(shop: Shop, lookup: Lookup) -> str:
     tool, key = lookup
     if tool == "product_info":
         return "\n\n".join(p.text for p in (shop.products_of(key) if key in shop.categories else [shop.product(key)]))
-    find = {
-        "return_policy": shop.return_policy,
-        "tech_support": shop.article,
-        "store_info": shop.topic,
-        "web_search": shop.web_page,
-    }
-    return find[tool](key).text
+    if tool == "return_policy":
+        return shop.return_policy(key).text
+    if tool == "tech_support":
+        return shop.article(key).text
+    return shop.topic(key).text if tool == "store_info" else shop.web_page(key).text
 
 
 def parts_of(text: str) -> list[str]:
@@ -608,10 +647,9 @@ def _no_lookup(question: Question) -> str:
 
 
 def _product_names(shop: Shop) -> list[tuple[str, str]]:
-    tails = r" (?:Charger|Keyboard|Mouse|4-pack|11|240 W)$|[()]"
-    return [(p.key, re.sub(tails, "", p.name)) for p in shop.products if p.key != "quill-11"] + [
-        ("quill-11", "Quill 11")
-    ]
+    """Keys and names as customers say them: "Ember 65", not "Ember 65 Charger"."""
+    tails = r" (?:Charger|Keyboard|Mouse|4-pack|240 W)$|(?<=Dock) 11$|[()]"
+    return [(p.key, re.sub(tails, "", p.name)) for p in shop.products]
 
 
 def _titles(shop: Shop) -> dict[Lookup, str]:

@@ -124,7 +124,7 @@ def train(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> tuple[Train
     cache = cache_dir / f"pair-{hashlib.sha256(identity(data_dir).encode()).hexdigest()[:16]}.npz"
     stored = read_arrays(cache)
     if stored is None:
-        with _one_at_a_time(cache):
+        with one_at_a_time(cache):
             stored = read_arrays(cache)
             if stored is None:
                 stored = _learn(embedder, data_dir)
@@ -412,7 +412,7 @@ def read_arrays(cache: Path) -> Arrays | None:
 
 
 @contextmanager
-def _one_at_a_time(cache: Path) -> Iterator[None]:
+def one_at_a_time(cache: Path) -> Iterator[None]:
     """Several notebooks may open at once: one of them trains, on all cores, and the others read what it wrote."""
     import filelock
 
