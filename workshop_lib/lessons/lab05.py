@@ -324,7 +324,7 @@ def training_answers(path: Path = TRAIN) -> tuple[Answers, Answers]:
 
 def learn(answers: Answers, labels: int, *, from_answer: bool) -> LearnedRouter:
     """A router of the first so many answers: of the text's form alone, or of what the cheap model said as well."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no stubs
+    from threadpoolctl import threadpool_limits
 
     some = answers.rows(np.arange(min(labels, len(answers))))
     with threadpool_limits(1):  # small matrices: threads that wait for each other take several times as long
