@@ -176,7 +176,8 @@ def test_a_slow_classifier_is_given_up_and_named(door, make_agent, script, no_ba
     answer = agent.answer(QUESTION)
     door.time_scale = 0
     assert (answer.tier, answer.fallback) == ("strong", "ReplyTimeout")
-    assert answer.problems == ("a failed call may have been billed",)
+    assert answer.problems[0].startswith("classifier failed: ReplyTimeout: ")
+    assert answer.problems[1:] == ("a failed call may have been billed",)
     while len(door.journal) < 3:  # the answer that nobody waited for
         time.sleep(0.01)
     assert door.journal.cost_usd > answer.cost_usd
@@ -222,7 +223,13 @@ def test_a_cascade_keeps_a_weak_cheap_answer_if_the_strong_model_fails(door, age
     script.play(say("You have 21 days."))
     answer = agent.answer(QUESTION, "cascade")
     assert (answer.escalated, answer.tier, answer.text) == ("figures without a look-up", "cheap", "You have 21 days.")
-    assert any("AccessDenied" in call.error for call in answer.calls)
+    assert answer.problems[0].startswith("strong failed: AccessDenied: ")
+
+
+def test_a_cascade_keeps_a_weak_cheap_answer_if_the_money_is_spent(make_agent, script):
+    script.play(say("You have 21 days."))
+    answer = make_agent(limits=Limits(usd=0.0001)).answer(QUESTION, "cascade")
+    assert (answer.escalated, answer.tier, answer.text) == ("figures without a look-up", "cheap", "You have 21 days.")
 
 
 def test_a_check_of_ones_own_decides_what_goes_up(agent, script):
@@ -255,6 +262,34 @@ def test_a_router_of_ones_own_that_asked_a_model_is_on_the_bill(agent, script):
     answer = agent.answer(QUESTION, dear)
     assert answer.router_cost_usd == 0.05
     assert answer.cost_usd > 0.05
+
+
+def test_the_classifiers_client_can_be_watched(make_agent, script):
+    seen = []
+
+    class Watched:
+        def __init__(self, client):
+            self._client = client
+
+        def converse(self, model, messages, **asked):
+            seen.append(model)
+            return self._client.converse(model, messages, **asked)
+
+    make_agent(wrap=Watched).answer(QUESTION)
+    assert seen == ["classifier"]
+
+
+@pytest.mark.parametrize("fault", ["cut", "mid-stream:ThrottlingException", "mid-stream:ModelStreamErrorException"])
+def test_a_stream_that_breaks_is_an_error_that_may_have_been_billed(door, make_agent, script, fault):
+    door.faults.add(Fault(fault))
+    answer = make_agent(streaming=True).answer(QUESTION, "cheap")
+    assert answer.stop_reason == "error"
+    assert answer.calls[-1].maybe_billed
+
+
+def test_a_question_that_is_no_text_is_an_error(agent):
+    with pytest.raises(TypeError, match="not NoneType"):
+        agent.answer(None)
 
 
 def test_an_unknown_route_is_an_error_that_names_the_routes(agent):

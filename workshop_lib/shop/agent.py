@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from workshop_lib.bedrock.catalogue import ModelSpec
 from workshop_lib.bedrock.client import Bedrock
+from workshop_lib.cascade.attempt import Converses
 from workshop_lib.shop import answers, prompts, tools
 from workshop_lib.shop.answers import AgentAttempt, Answer, Call, Check, weak
 from workshop_lib.shop.classifier import Classification, Router, decide, llm_router
@@ -64,6 +65,7 @@ class ShopAgent:
         max_tokens: int = 800,
         streaming: bool = False,
         caching: bool = True,
+        wrap: Callable[[Bedrock], Converses] = lambda client: client,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """
@@ -74,6 +76,7 @@ class ShopAgent:
             max_tokens: longest answer of one call.
             streaming: ConverseStream instead of Converse. A stream that breaks has been billed, and nobody is told how much.
             caching: cache points after tools and system prompt, for models that have a prompt cache.
+            wrap: put around the client that asks the classifier, to watch its calls; Strands tells of its own.
             clock: seconds; injected by tests.
         """
         given: Bedrock = getattr(bedrock, "bedrock", bedrock)
@@ -88,7 +91,7 @@ class ShopAgent:
             own_attempts=1,
         )
         self.system_prompt = prompts.agent_prompt(self.shop)
-        self.classifier = llm_router(self._bedrock, system=prompts.classifier_prompt())
+        self.classifier = llm_router(wrap(self._bedrock), system=prompts.classifier_prompt())
         self._guardrail = given.settings.guardrail
         self._tools = tools.strands_tools(self.shop)
         self._max_tokens, self._streaming, self._caching, self._clock = max_tokens, streaming, caching, clock
@@ -104,8 +107,11 @@ class ShopAgent:
 
         Raises:
             ValueError: there is no such route.
+            TypeError: the question is no text.
         """
         key = question if isinstance(question, Question) else None
+        if not isinstance(question, str | Question):
+            raise TypeError(f"A question is a text or a Question, not {type(question).__name__}.")
         text = question.text if isinstance(question, Question) else question
         started = self._clock()
         said, tier, name = self._choose(text, route)
@@ -120,7 +126,7 @@ class ShopAgent:
         if escalated is not None:
             strong = self._attempt("strong", text, calls, started)
             calls += strong.calls
-            if not strong.error or taken.error:  # a strong model that failed leaves the cheap answer better than none
+            if strong.finished or not taken.finished:  # a weak answer is better than none
                 taken = strong
         return Answer(
             question=text,
@@ -185,6 +191,7 @@ class ShopAgent:
             tools=cast(list[Any], self._tools),
             system_prompt=cast(Any, self._system(spec)),
             name=f"shop-{tier}",
+            trace_attributes={"workshop.tier": tier, "workshop.model": spec.key},
             callback_handler=None,
             conversation_manager=NullConversationManager(),
             tool_executor=SequentialToolExecutor(),
@@ -197,7 +204,9 @@ class ShopAgent:
             return ledger.attempt("max_tokens")
         except Exception as error:  # recorded: the customer gets an apology, the operator its class
             return ledger.attempt("error", ledger.error or f"{type(error).__name__}: {error}")
-        return ledger.attempt(ledger.stopped or str(result.stop_reason))
+        return ledger.attempt(
+            ledger.stopped or str(result.stop_reason), ledger.error if ledger.stopped == "error" else ""
+        )
 
     def _system(self, spec: ModelSpec) -> list[dict[str, Any]]:
         point = [{"cachePoint": {"type": "default"}}] if self._cached(spec) else []
@@ -215,7 +224,7 @@ class ShopAgent:
             options["temperature"] = 0.0
         if self._cached(
             spec
-        ):  # by hand: Strands' own setting would add a third point behind each message, a write nobody reads
+        ):  # by hand: Strands' own setting adds a point behind each message, a write that nobody reads
             listed = [{"toolSpec": form} for form in tools.tool_specs(self.shop)]
             config = {"tools": [*listed, {"cachePoint": {"type": "default"}}], "toolChoice": {"auto": {}}}
             options["additional_args"] = {"toolConfig": config}

@@ -78,6 +78,11 @@ class AgentAttempt:
         return self.stop_reason == "max_tokens"
 
     @property
+    def finished(self) -> bool:
+        """Whether the model came to an answer: cut off and weak ones included, failures and ended loops not."""
+        return not self.error and not self.stop_reason.startswith("limit_")
+
+    @property
     def tool_errors(self) -> tuple[str, ...]:
         """Names of the tools that failed at their last call: one that was corrected does not count."""
         last = {used.name: used.ok for used in self.tools_used}
@@ -176,6 +181,7 @@ class Answer:
     def problems(self) -> tuple[str, ...]:
         """What is wrong with it, for people: an error, a cut, a limit, facts that are missing."""
         found = [f"error: {self.error}"] if self.error else []
+        found += [f"{call.tier} failed: {call.error}" for call in self.calls if call.error and call.error != self.error]
         found += ["truncated"] if self.truncated else []
         found += [f"ended by {self.stop_reason}"] if self.stop_reason.startswith("limit_") else []
         found += ["a form and no answer"] if FORM.fullmatch(self.text) else []

@@ -40,7 +40,7 @@ class Ledger:
         self._began = clock()
         self._text = ""
         self.stopped = ""
-        """limit_usd or limit_seconds, where this ledger has ended the attempt."""
+        """limit_usd, limit_seconds or error, where this ledger has ended the attempt."""
         self.error = ""
         """Of the call that failed last: our class and its message."""
 
@@ -65,7 +65,9 @@ class Ledger:
 
     def _before(self, event: Any) -> None:
         self._began = self._clock()
-        if self._spent + sum(call.cost_usd for call in self._calls) >= self._limit:
+        if self.stopped:
+            pass
+        elif self._spent + sum(call.cost_usd for call in self._calls) >= self._limit:
             self.stopped = "limit_usd"
         elif self._began >= self._until:
             self.stopped = "limit_seconds"
@@ -75,21 +77,33 @@ class Ledger:
     def _after(self, event: Any) -> None:
         waited = (self._clock() - self._began) * 1e3
         if event.exception is not None:
-            failed = _translated(event.exception, self._spec.key)
-            self.error = f"{type(failed).__name__}: {getattr(failed, 'message', failed)}"
-            self._calls.append(
-                Call("answer", self._tier, self._spec.key, latency_ms=waited, stop_reason="error", error=self.error,
-                     retryable=isinstance(failed, RETRYABLE), maybe_billed=isinstance(failed, MAYBE_BILLED))
-            )  # fmt: skip
-            return
-        message, metadata = event.stop_response.message, event.stop_response.message.get("metadata")
-        if metadata is None:  # the call was not made: `_before` has cancelled it
-            return
-        usage = Usage.from_wire(metadata["usage"])
-        latency = float(metadata["metrics"]["latencyMs"])
-        reason = str(event.stop_response.stop_reason)
+            return self._failed(_translated(event.exception, self._spec.key), waited)
+        message = event.stop_response.message
+        if "metadata" not in message:  # the call was not made: `_before` has cancelled it
+            return None
+        usage, reason = Usage.from_wire(message["metadata"]["usage"]), str(event.stop_response.stop_reason)
+        if usage == Usage() and reason != "guardrail_intervened":
+            self.stopped = "error"  # Strands takes a stream that breaks off for a whole answer
+            return self._failed(errors.StreamBroken("The answer ended without its last events."), waited)
+        latency = float(message["metadata"]["metrics"]["latencyMs"])
         self._calls.append(Call("answer", self._tier, self._spec.key, usage, self._spec.cost(usage), latency, reason))
         self._text = "".join(block["text"] for block in message["content"] if "text" in block)
+        return None
+
+    def _failed(self, error: Exception, waited: float) -> None:
+        self.error = f"{type(error).__name__}: {getattr(error, 'message', error)}"
+        self._calls.append(
+            Call(
+                "answer",
+                self._tier,
+                self._spec.key,
+                latency_ms=waited,
+                stop_reason="error",
+                error=self.error,
+                retryable=isinstance(error, RETRYABLE),
+                maybe_billed=isinstance(error, MAYBE_BILLED),
+            )
+        )
 
     def _used(self, event: Any) -> None:
         result = event.result

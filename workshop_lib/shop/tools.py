@@ -9,18 +9,14 @@ Arguments come from a model that has read a customer's words. They are compared 
 
 from __future__ import annotations
 
-import functools
-import math
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from workshop_lib.bedrock.errors import WorkshopError
 from workshop_lib.shop.facts import Shop, UnknownKey
 from workshop_lib.shop.questions import TOOLS, Tool
+from workshop_lib.shop.search import match, search, words
 
 if TYPE_CHECKING:
     from strands.types.tools import AgentTool
@@ -29,16 +25,6 @@ MAX_ARGUMENT = 300
 """Characters of an argument that are read: the rest can only be noise."""
 MAX_RESULT = 4_000
 """Characters of a result: it is paid for in every later call of the conversation."""
-FOUND = 2
-"""Articles or pages that a search returns at most."""
-COMMON = frozenset(
-    re.findall(
-        r"\w+",
-        "the and for with not now new from that this what how can does are was has have had its it is my me our your you will "
-        "would could should when which who why any all but too out off get got one two on in of to at do or if no an be",
-    )
-)
-"""Words that every question has: a search does not count them."""
 STUB = (
     "Web search is a stub in this project: a fixed set of pages stands in for a search engine, and nothing was fetched."
 )
@@ -59,7 +45,7 @@ def return_policy(shop: Shop, category: str) -> str:
     """
     asked = _text(category)
     names = {key: (key, label) for key, label in shop.categories.items()}
-    return _bounded(shop.return_policy(_match(names, asked) or _shown(asked)).text)
+    return _bounded(shop.return_policy(match(names, asked) or _shown(asked)).text)
 
 
 def product_info(shop: Shop, product: str) -> str:
@@ -70,14 +56,14 @@ def product_info(shop: Shop, product: str) -> str:
         BadArgument: it is no text, or empty.
     """
     asked = _text(product)
-    key = _match({p.key: (p.key, p.name) for p in shop.products}, asked)
+    key = match({p.key: (p.key, p.name) for p in shop.products}, asked)
     if key is not None:
         return _bounded(shop.product(key).text)
-    category = _match({key: (key, label) for key, label in shop.categories.items()}, asked)
+    category = match({key: (key, label) for key, label in shop.categories.items()}, asked)
     if category is not None:
         return _bounded("\n\n".join(p.text for p in shop.products_of(category)))
-    words = set(_words(asked))
-    near = [p.name for p in shop.products if words & set(_words(p.name))] or [p.name for p in shop.products]
+    asked_for = set(words(asked))
+    near = [p.name for p in shop.products if asked_for & set(words(p.name))] or [p.name for p in shop.products]
     raise UnknownKey(
         f"The shop has no product {_shown(asked)!r}.",
         advice=f"Products: {', '.join(near)}. Categories: {', '.join(shop.categories)}.",
@@ -95,7 +81,7 @@ def tech_support(shop: Shop, issue: str) -> str:
         a.id: " ".join([a.id, a.title, *a.keywords] * 2 + [*a.steps, *(names.get(k, k) for k in a.applies_to)])
         for a in shop.support
     }
-    found = _search(texts, {a.id: (a.id, a.title) for a in shop.support}, _text(issue))
+    found = search(texts, {a.id: (a.id, a.title) for a in shop.support}, _text(issue))
     if not found:
         return "No support article fits this description. Ask the customer which device it is and what happens."
     return _bounded("\n\n".join(shop.article(id).text for id in found))
@@ -110,7 +96,7 @@ def store_info(shop: Shop, topic: str) -> str:
     """
     asked = _text(topic)
     names = {t.key: (t.key, t.title) for t in shop.topics}
-    return _bounded(shop.topic(_match(names, asked) or _shown(asked)).text)
+    return _bounded(shop.topic(match(names, asked) or _shown(asked)).text)
 
 
 def web_search(shop: Shop, query: str) -> str:
@@ -120,7 +106,7 @@ def web_search(shop: Shop, query: str) -> str:
         BadArgument: it is no text, or empty.
     """
     texts = {p.id: " ".join([p.id, p.title, *p.keywords] * 2 + [p.text]) for p in shop.web_pages}
-    found = _search(texts, {p.id: (p.id, p.title) for p in shop.web_pages}, _text(query))
+    found = search(texts, {p.id: (p.id, p.title) for p in shop.web_pages}, _text(query))
     if not found:
         return f"{STUB} No page fits these words."
     return _bounded("\n\n".join([STUB, *(f"{shop.web_page(id).title}\n{shop.web_page(id).text}" for id in found)]))
@@ -234,48 +220,3 @@ def _bounded(text: str) -> str:
         return text
     kept = text[: MAX_RESULT - 60].rsplit("\n", 1)[0]
     return f"{kept}\n(cut: ask for one entry)"
-
-
-def _match(names: Mapping[str, tuple[str, ...]], asked: str) -> str | None:
-    """The key one of whose names is `asked`, however it is spaced and hyphenated."""
-    wanted = _words(asked)
-    return next((key for key, known in names.items() if any(_words(name) == wanted for name in known)), None)
-
-
-def _words(text: str) -> list[str]:
-    text = unicodedata.normalize("NFKC", text).lower().replace("'", "").replace("’", "")
-    return re.findall(r"[^\W_]+", text)
-
-
-def _stem(word: str) -> str:
-    """English endings off, so that "charges" finds "charging"."""
-    for ending in ("ing", "es", "ed", "s"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
-            return word[: -len(ending)].rstrip("e")
-    return word.rstrip("e") if len(word) > 3 else word
-
-
-def _search(texts: Mapping[str, str], names: Mapping[str, tuple[str, ...]], query: str) -> Sequence[str]:
-    """Keys of the best texts by BM25 (S. Robertson and H. Zaragoza, 2009), best first; a name finds its text alone.
-
-    Words of one letter, and the commonest of English, count for nothing; a text without a common word is not found.
-    """
-    if (named := _match(names, query)) is not None:
-        return [named]
-    bags, mean = _bags(tuple(texts.items()))
-    score: dict[str, float] = {}
-    for word in {_stem(w) for w in _words(query) if len(w) > 1 and w not in COMMON}:
-        holding = [key for key, bag in bags.items() if bag[word]]
-        idf = math.log(1 + (len(bags) - len(holding) + 0.5) / (len(holding) + 0.5))
-        for key in holding:
-            n = bags[key][word]
-            weight = idf * n * 2.2 / (n + 1.2 * (0.25 + 0.75 * bags[key].total() / mean))
-            score[key] = score.get(key, 0.0) + weight
-    return sorted(score, key=score.__getitem__, reverse=True)[:FOUND]
-
-
-@functools.lru_cache(maxsize=8)
-def _bags(texts: tuple[tuple[str, str], ...]) -> tuple[Mapping[str, Counter[str]], float]:
-    """The words of each text with their counts, and the mean number of words; kept, because a shop is searched often."""
-    bags = {key: Counter(map(_stem, _words(text))) for key, text in texts}
-    return bags, sum(bag.total() for bag in bags.values()) / len(bags)
