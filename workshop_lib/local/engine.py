@@ -17,7 +17,7 @@ from workshop_lib.embedding import count_wordpieces, first_wordpieces
 from workshop_lib.local import guardrails, invoke
 from workshop_lib.local.faults import MESSAGES, Fault, FaultSchedule
 from workshop_lib.local.metering import PromptCache, Quotas, Segment
-from workshop_lib.local.models.answers import Answerer, Question
+from workshop_lib.local.models.answers import Answerer, Question, Said
 from workshop_lib.local.models.speech import TEXT_SHARE, as_text, chance
 from workshop_lib.local.wire import ServiceError
 
@@ -205,24 +205,33 @@ class Engine:
             tool_choice=params.get("toolConfig", {}).get("toolChoice", {"auto": {}}),
             json_schema=_output_schema(params),
             temperature=temperature,
+            messages=params["messages"],
             luck=f"{asked}/{self._nth(asked) if temperature > 0 else 0}",
         )
         if fault is not None and fault.kind == "invalid_output":
-            name, text = None, "I looked at this carefully and would rather explain it in a meeting."
+            said = Said("I looked at this carefully and would rather explain it in a meeting.")
         else:
-            name, text = self._models().answer(spec, question)
-        in_text = name is None or (not spec.honours_forced_tool and chance("as text", asked) < TEXT_SHARE)
-        if name is not None and in_text:
-            text = as_text(text, chance("which text", asked))
+            said = self._models().answer(spec, question)
+        text, calls = said.text, said.calls
+        if calls and said.form and not spec.honours_forced_tool and chance("as text", asked) < TEXT_SHARE:
+            text, calls = as_text(text, chance("which text", asked)), ()
+        stop = "tool_use" if calls else "end_turn"
+        if not calls:
+            ends = [text.find(sequence) for sequence in inference.get("stopSequences", ())]
+            if max(ends, default=-1) >= 0:
+                text, stop = text[: min(end for end in ends if end >= 0)], "stop_sequence"
         limit = inference.get("maxTokens", spec.max_output_tokens)
         wanted = math.ceil(count_wordpieces(text) * spec.token_ratio)
         if wanted > limit:
             text = first_wordpieces(text, int(limit / spec.token_ratio))
             return [{"text": text}], "max_tokens", limit
-        if in_text:
-            return [{"text": text}], "end_turn", wanted
-        use_id = "tooluse_" + hashlib.sha256(asked.encode()).hexdigest()[:22]
-        return [{"toolUse": {"toolUseId": use_id, "name": name, "input": json.loads(text)}}], "tool_use", wanted
+        if not calls:
+            return [{"text": text}], stop, wanted
+        uses = [
+            {"toolUseId": _use_id(f"{asked}{i or ''}"), "name": name, "input": dict(given)}
+            for i, (name, given) in enumerate(calls)
+        ]
+        return [{"toolUse": use} for use in uses], stop, wanted
 
     def _models(self) -> Answerer:
         with self._lock:
@@ -289,6 +298,10 @@ def draw_latency_ms(spec: ModelSpec, asked: str) -> float:
     sigma = math.log(spec.latency_p95_ms / spec.latency_p50_ms) / NormalDist().inv_cdf(0.95)
     z = NormalDist().inv_cdf(min(max(chance("latency", spec.key, asked), 1e-6), 1 - 1e-6))
     return spec.latency_p50_ms * math.exp(sigma * z)
+
+
+def _use_id(asked: str) -> str:
+    return "tooluse_" + hashlib.sha256(asked.encode()).hexdigest()[:22]
 
 
 def _wordpieces(block: Block) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from workshop_lib.embedding import Embedder
+from workshop_lib.local.models import shop
 from workshop_lib.local.models.answers import Answerer
 from workshop_lib.local.models.trained import read_ticket, train
 from workshop_lib.local.models.zero_shot import ZeroShot
@@ -28,7 +29,9 @@ def load_answerer(data_dir: Path, cache_dir: Path) -> Answerer:
         labels = load_labels(data_dir=data_dir)
         return {read_ticket(TRIAGE.describe(ticket)): labels[ticket.id] for ticket in load_tickets(data_dir=data_dir)}
 
-    return Answerer(cheap, strong, ZeroShot(embedder), key)
+    return Answerer(
+        cheap, strong, ZeroShot(embedder), key, lambda: shop.learn(embedder, data_dir=data_dir, cache_dir=cache_dir)
+    )
 
 
 __all__ = ["Answerer", "load_answerer"]

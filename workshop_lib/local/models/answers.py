@@ -4,19 +4,20 @@ A field of the asked schema is filled
 * by the trained pair, where its values are those of the workshop's own labels,
 * by zero-shot similarity to the described labels, where it is another closed list (see `zero_shot`),
 * by `speech`, where it is a stated confidence or a reasoning text.
-Any other required field is refused by name: nothing is guessed silently.
+Any other required field is refused by name: nothing is guessed silently. Questions of the shop are answered by `shop`.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from workshop_lib.bedrock.catalogue import ModelSpec
-from workshop_lib.local.models import speech
+from workshop_lib.local.models import shop, speech
 from workshop_lib.local.models.trained import LABELS, TrainedModel, read_ticket
 from workshop_lib.local.models.zero_shot import ZeroShot
 from workshop_lib.local.wire import ServiceError
@@ -25,6 +26,8 @@ from workshop_lib.triage.datasets import Label
 Distribution = Mapping[str, float]
 CONFIDENCE_NAMES = ("confidence", "certainty")
 REASON_NAMES = ("reason", "reasoning", "rationale", "explanation", "summary")
+PHRASE_NAMES = ("query", "question", "search", "text", "issue", "description", "message")
+"""Open fields for which words of the question will do, where a model is free to choose among tools."""
 JUDGE_SAYS = "From the workshop's answer key."
 
 
@@ -39,6 +42,8 @@ class Question:
     json_schema: Mapping[str, Any] | None = None
     """Of `outputConfig`: the answer is JSON in the text."""
     temperature: float = 0.0
+    messages: Sequence[Mapping[str, Any]] = ()
+    """The conversation, as Converse has it."""
     luck: str = ""
     """What chance depends on; differs between repeated samples of one question."""
 
@@ -47,40 +52,121 @@ class Question:
         return speech.chance(what, self.luck)
 
 
+@dataclass(frozen=True)
+class Said:
+    """What a model says: text, or calls of tools."""
+
+    text: str
+    """The calls' arguments as JSON, if there are calls."""
+    calls: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    """Tool and arguments."""
+    form: bool = False
+    """The call fills in a form that was asked for: a model that does not honour forced tools may write it as text."""
+
+
 class Answerer:
     """The small models behind the catalogue's names. Safe to share between threads."""
 
     def __init__(
-        self, cheap: TrainedModel, strong: TrainedModel, zero_shot: ZeroShot, key: Callable[[], Mapping[str, Label]]
+        self,
+        cheap: TrainedModel,
+        strong: TrainedModel,
+        zero_shot: ZeroShot,
+        key: Callable[[], Mapping[str, Label]],
+        shop_model: Callable[[], shop.ShopModel],
     ) -> None:
         """
         Args:
             cheap, strong: the trained pair.
             zero_shot: for closed lists that the pair was not trained on.
             key: gives the answer key by `read_ticket` text, for the judge.
+            shop_model: gives the pair for the shop; called at the first question of the shop.
         """
         self._models = {"cheap": cheap, "strong": strong, "judge": strong}
         self._zero_shot, self._key = zero_shot, key
+        self._shop_model, self._lock = functools.cache(shop_model), threading.Lock()
         # The same tickets are asked again and again: by a baseline and a cascade, by votes, by a cell that is run twice.
         self._read = functools.lru_cache(maxsize=4096)(lambda manner, text: self._models[manner].predict(text))
         self._quote = functools.lru_cache(maxsize=4096)(
             lambda manner, text, lead: self._models[manner].telling_sentence(text, lead)
         )
 
-    def answer(self, spec: ModelSpec, question: Question) -> tuple[str | None, str]:
-        """The tool that is called (None: plain text) and the answer, as JSON for a tool.
+    def answer(self, spec: ModelSpec, question: Question) -> Said:
+        """Text, or calls of tools.
 
         Raises:
             ServiceError: a field is asked that no small model can fill.
         """
-        tool = self._choose(question)
+        label = not question.tools and question.json_schema is None and shop.asks_label(question.system)
+        tools = {t["name"]: t for t in question.tools if shop.is_tool(t)}
+        if label:
+            return Said(self._label(spec, question))
+        if tools and "none" not in question.tool_choice:
+            return self._serve(spec, question, tools)
+        free = "auto" in question.tool_choice and bool(question.tools)
+        asked, results = shop.last_question(question.messages)
+        if free and results:  # somebody else's agent
+            return Said(self._shop().answer(spec.stand_in, asked, results))
+        tool = self._choose(question, asked)
         if tool is None and question.json_schema is None:
-            return None, self._chat(spec, question)
+            return Said(self._chat(spec, question))
+        if tool is not None and free and len(question.tools) > 1:
+            return self._free_call(spec, question, tool, asked)
         schema = tool["inputSchema"]["json"] if tool is not None else question.json_schema
         filled = self._fill(spec.stand_in, question, schema)
-        return (tool["name"] if tool is not None else None), json.dumps(filled, ensure_ascii=False)
+        text = json.dumps(filled, ensure_ascii=False)
+        return Said(text, ((tool["name"], filled),) if tool is not None else (), form=True)
 
-    def _choose(self, question: Question) -> Mapping[str, Any] | None:
+    def _shop(self) -> shop.ShopModel:
+        with self._lock:
+            return self._shop_model()
+
+    def _label(self, spec: ModelSpec, question: Question) -> str:
+        """simple or complex; now and then in a sentence."""
+        text, _ = shop.last_question(question.messages)
+        likely = self._shop().label(spec.stand_in, text)
+        label, _ = _pick(likely, question, "label")
+        if question.roll("sentence") < speech.SENTENCE_SHARE:
+            return speech.as_sentence(label, min(likely.keys() - {label}), question.roll("which sentence"))
+        return label
+
+    def _serve(self, spec: ModelSpec, question: Question, tools: Mapping[str, Mapping[str, Any]]) -> Said:
+        """Look up what a customer asks about; once the results are there, answer from them."""
+        text, results = shop.last_question(question.messages)
+        model, manner = self._shop(), spec.stand_in
+        if results:
+            return Said(model.answer(manner, text, results))
+        forced = question.tool_choice.get("tool", {}).get("name")
+        offered = [name for name in tools if forced in (None, name)]
+        lookups = model.lookups(manner, text, offered, must=forced is not None or "any" in question.tool_choice)
+        if not lookups:
+            return Said(model.reply(manner, text))
+        calls = []
+        for tool, key in lookups[: 1 if forced else None]:
+            name = shop.ARGUMENTS[tool]
+            value, known = model.argument((tool, key)), labels_of(shop.form_of(tools[tool]))
+            if known and value not in known:  # another shop's list
+                likely = self._zero_shot.distribution(manner, text, {label: label for label in known})
+                value = max(likely, key=likely.__getitem__)
+            if (tool, {name: value}) not in calls:
+                calls.append((tool, {name: value}))
+        return Said(" ".join(json.dumps(given, ensure_ascii=False) for _, given in calls), calls)
+
+    def _free_call(self, spec: ModelSpec, question: Question, tool: Mapping[str, Any], asked: str) -> Said:
+        """One of several tools that nobody was trained on; said in words, if its form asks for what is not known."""
+        phrases = {}
+        for name, form in _form(tool["inputSchema"]["json"])[0].items():
+            if name in PHRASE_NAMES and form.get("type") == "string" and not labels_of(form):
+                about = f"{tool['name'].replace('_', ' ')}: {tool.get('description', '')} {form.get('description', '')}"
+                likely = self._zero_shot.distribution("strong", about, {part: part for part in speech.sentences(asked)})
+                phrases[name] = max(likely, key=likely.__getitem__)
+        try:
+            filled = self._fill(spec.stand_in, question, tool["inputSchema"]["json"], phrases)
+        except ServiceError as error:
+            return Said(f"I would call {tool['name']}, but do not know what to give it. {error.message}")
+        return Said(json.dumps(filled, ensure_ascii=False), ((tool["name"], filled),))
+
+    def _choose(self, question: Question, asked: str) -> Mapping[str, Any] | None:
         if not question.tools or "none" in question.tool_choice:
             return None
         forced = question.tool_choice.get("tool", {}).get("name")
@@ -89,11 +175,18 @@ class Answerer:
         if len(question.tools) == 1:
             return question.tools[0]
         described = {t["name"]: f"{t['name'].replace('_', ' ')}: {t.get('description', '')}" for t in question.tools}
-        likely = self._zero_shot.distribution("strong", read_ticket(question.user), described)
+        likely = self._zero_shot.distribution("strong", read_ticket(asked), described)
         best = max(likely, key=likely.__getitem__)
         return next(t for t in question.tools if t["name"] == best)
 
-    def _fill(self, manner: str, question: Question, schema: object) -> dict[str, Any]:
+    def _fill(
+        self, manner: str, question: Question, schema: object, phrases: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The form, filled in; `phrases` are what open fields get.
+
+        Raises:
+            ServiceError: another field is asked that no small model can fill.
+        """
         text = read_ticket(question.user)
         properties, required = _form(schema)
         filled: dict[str, Any] = {}
@@ -101,7 +194,9 @@ class Answerer:
         key = self._key().get(text) if manner == "judge" and learned else None
         for name, form in properties.items():
             values = labels_of(form)
-            if name in learned:
+            if phrases and name in phrases:
+                filled[name] = phrases[name]
+            elif name in learned:
                 filled[name] = learned[name] if key is None else getattr(key, name)
             elif values and form.get("type") != "boolean":
                 described = describe_labels(values, form.get("description", ""), question.system)

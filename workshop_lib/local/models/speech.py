@@ -9,6 +9,8 @@ This is the one place where something is put on. What is put on, and from which 
   probability is not handed out: it only nudges which of a few high values is said.
 * **JSON as text.** Nemotron Nano "often" answers a forced tool with the JSON as a text block. How often is not published; TEXT_SHARE is
   our assumption.
+* **A sentence instead of a label.** Asked for one word, a model now and then explains itself. How often is not published;
+  SENTENCE_SHARE is our assumption.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import re
 
 TEXT_SHARE = 0.3
 """Share of calls in which a model that does not honour forced tools answers in text."""
+SENTENCE_SHARE = 0.02
+"""Share of classifications that come as a sentence."""
 STATED = {"cheap": (0.85, 0.88, 0.92, 0.95), "strong": (0.89, 0.92, 0.95, 0.97), "judge": (0.97,)}
 TRUTH_IN_STATEMENT = 0.2
 """How far the computed probability moves the stated one; the rest is chance."""
@@ -48,3 +52,10 @@ def as_text(json_text: str, luck: float) -> str:
     if luck < 0.8:
         return f"```json\n{json_text}\n```"
     return f"Here is the record:\n{json_text}"
+
+
+def as_sentence(label: str, other: str, luck: float) -> str:
+    """A label as a model gives it that was asked for one word: after a few words, or by naming the other one too."""
+    if luck < 0.5:
+        return f"I would call this one {label}."
+    return f"This is not {other}, so the label is {label}."

@@ -122,13 +122,13 @@ def train(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> tuple[Train
         ConfigurationError: the tickets cannot be read.
     """
     cache = cache_dir / f"pair-{hashlib.sha256(identity(data_dir).encode()).hexdigest()[:16]}.npz"
-    stored = _read(cache)
+    stored = read_arrays(cache)
     if stored is None:
         with _one_at_a_time(cache):
-            stored = _read(cache)
+            stored = read_arrays(cache)
             if stored is None:
                 stored = _learn(embedder, data_dir)
-                _write(cache, stored)
+                write_arrays(cache, stored)
     hashed = {view: Hashed(view, stored[f"{view}/idf"]) for view in HASHED}
     known = {head: tuple(map(str, stored[f"labels/{head}"])) for head in HEADS}
     likeness = Likeness(embedder, stored["center"], stored["rows"], hashed["phrases"], hashed["letters"])
@@ -402,7 +402,8 @@ def _digest(texts: Sequence[str]) -> str:
     return hashlib.sha256("\x00".join(texts).encode()).hexdigest()
 
 
-def _read(cache: Path) -> Arrays | None:
+def read_arrays(cache: Path) -> Arrays | None:
+    """What `write_arrays` left; None if there is nothing whole."""
     try:
         with np.load(cache, allow_pickle=False) as found:
             return dict(found)
@@ -428,8 +429,8 @@ def _one_at_a_time(cache: Path) -> Iterator[None]:
         lock.release()
 
 
-def _write(cache: Path, stored: Arrays) -> None:
-    """All or nothing."""
+def write_arrays(cache: Path, stored: Arrays) -> None:
+    """Keep arrays under their names: all or nothing."""
     try:
         with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".npz", delete=False) as file:
             np.savez(file, **stored)  # type: ignore[arg-type]  # numpy types its other keyword first
