@@ -15,7 +15,7 @@ from workshop_lib.bedrock.catalogue import Catalogue
 from workshop_lib.bedrock.client import Bedrock
 from workshop_lib.bedrock.settings import Settings
 from workshop_lib.display.theme import BLUE, GREEN, GREY, PINK, RED, Html, Picture, show_table, usd
-from workshop_lib.evaluation.statistics import Share, share
+from workshop_lib.evaluation.statistics import Share, paired_difference, share
 from workshop_lib.lessons.checks import Exercise, NotAttemptedError
 from workshop_lib.local.faults import Fault
 from workshop_lib.shop.answers import AgentAttempt, Answer, Call, Check, ToolCall, weak
@@ -220,6 +220,31 @@ def side_by_side(found: Sequence[Line]) -> Html:
         for line in sorted(found, key=lambda line: line.usd)
     ]
     return show_table(rows, caption="95 % intervals in brackets, by family")
+
+
+def seen_by_check(cheap: Run, check: Check = weak) -> str:
+    """How many of the wrong and of the right answers a check objects to."""
+    flagged = [check(_attempt_of(answer)) is not None for answer in cheap.answers]
+    rights = [bool(answer.right) for answer in cheap.answers]
+    of_wrong = sum(f and not r for f, r in zip(flagged, rights, strict=True))
+    wrong = len(rights) - sum(rights)
+    return f"it objects to {of_wrong} of {wrong} wrong answers, and to {sum(flagged) - of_wrong} of {sum(rights)} right ones"
+
+
+def paired(found: Sequence[Line], name: str, others: Sequence[str]) -> Html:
+    """Right answers of one way less those of others, on the same questions."""
+    by_name = {line.name: line for line in found}
+    mine, rows = by_name[name], []
+    for other in others:
+        d = paired_difference(mine.right, by_name[other].right, mine.families)
+        rows.append(
+            {
+                "compared": f"{name} less {other}",
+                "points": f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]",
+            }
+            | {"decided": "yes" if d.decides else "no", "USD": f"{mine.usd - by_name[other].usd:+.4f}"}
+        )
+    return show_table(rows, caption="Share of right answers, in pairs, by family; 95 % intervals in brackets")
 
 
 def mistakes(comparison: RouterComparison) -> Html:
