@@ -19,6 +19,7 @@ PROMISED = [
     "02_let_the_cheap_model_go_first",
     "03_triage_in_bulk",
     "04_was_it_worth_it",
+    "07_route_the_query",
 ]
 
 

@@ -475,7 +475,10 @@ def _answers() -> tuple[tuple[str, Answer, Question, bool], ...]:
     price = next(q for q in by_id.values() if q.tools == ("product_info",))
     hello = next(q for q in by_id.values() if not q.tools)
     two = next(q for q in by_id.values() if len(q.tools) > 1)
+    returns = next(q for q in by_id.values() if q.tools == ("return_policy",))
     full = " ".join(fact[0] for fact in price.facts)
+    own_way = " ".join(fact[0] for fact in returns.facts).upper().replace("%", " percent")
+    of_returns = (ToolCall("return_policy", {}, ok=True),)
     look = (ToolCall("product_info", {}, ok=True),)
     of_two = tuple(ToolCall(tool, {}, ok=True) for tool in two.tools)
     all_of_two = ", ".join(fact[0] for fact in two.facts)
@@ -490,7 +493,7 @@ def _answers() -> tuple[tuple[str, Answer, Question, bool], ...]:
         ("an answer that was cut off at max_tokens", made(price, full, stop="max_tokens", truncated=True), price, True),
         ("an answer that a stop sequence ended", made(price, full, stop="stop_sequence"), price, True),
         ("one introductory line, without the facts", made(price, "Here is what I found:"), price, True),
-        ("a full answer in capital letters", made(price, full.upper()), price, False),
+        ("a full answer that writes the facts in its own way", made(returns, own_way, of_returns), returns, False),
         ("an apology after an error", made(price, full, stop="error", error="Throttled: no"), price, True),
         ("an answer from memory, with no look-up", made(price, full, ()), price, True),
         ("an answer whose look-up failed", made(price, full, (ToolCall("product_info", {}, ok=False),)), price, True),
