@@ -10,18 +10,19 @@ import pytest
 
 from workshop_lib.bedrock.client import Bedrock
 from workshop_lib.bedrock.settings import Settings
+from workshop_lib.local.models.answers import Said
 from workshop_lib.local.server import LocalEndpoint
 from workshop_lib.shop import ShopAgent, load_shop
 
 
 def use(name, **arguments):
     """The model calls a tool."""
-    return name, json.dumps(arguments)
+    return Said(json.dumps(arguments), ((name, arguments),))
 
 
 def say(text):
     """The model answers."""
-    return None, text
+    return Said(text)
 
 
 class Script:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.shop.conftest import say, use
 from workshop_lib.local.faults import Fault
-from workshop_lib.shop import Limits, load_questions
+from workshop_lib.shop import Limits, ShopAgent, load_questions
 from workshop_lib.shop.answers import ASK_BACK, SORRY, TOO_LONG, UNFINISHED
 from workshop_lib.shop.classifier import Classification
 
@@ -200,7 +200,7 @@ def test_a_cascade_sends_a_weak_answer_up_and_pays_for_both(door, agent, script,
     script.play(*turns)
     script.answer = lambda spec, asked: strong.pop(0) if spec.key == "claude-sonnet-4-6" else plain(spec, asked)
     answer = agent.answer(QUESTION, "cascade")
-    assert (answer.escalated, answer.tier, answer.text) == (why, "strong", LOOK_UP[-1][1])
+    assert (answer.escalated, answer.tier, answer.text) == (why, "strong", LOOK_UP[-1].text)
     assert {call.tier for call in answer.calls} == {"cheap", "strong"}
     assert answer.cost_usd == door.journal.cost_usd
 
@@ -317,6 +317,27 @@ def test_with_its_key_an_answer_is_told_right_or_what_it_lacks(agent, script):
     assert agent.answer(question.text, "cheap").right is None
 
 
+def test_a_greeting_that_is_answered_with_a_look_up_is_not_right(agent, script):
+    greeting = next(q for q in load_questions("demo") if q.kind == "greeting")
+    script.play(say("Hello! What would you like to know?"))
+    assert agent.answer(greeting, "cheap").right
+    script.play(*LOOK_UP)
+    answer = agent.answer(greeting, "cheap")
+    assert (answer.right, answer.tools_extra) == (False, ("return_policy",))
+
+
+@pytest.mark.parametrize("route", ["classifier", "cheap", "strong", "cascade"])
+def test_the_local_doors_own_models_answer_and_every_bill_is_the_journal(endpoint, bedrock, shop, route):
+    with ShopAgent(bedrock, shop=shop) as agent:
+        for question in load_questions("demo"):
+            endpoint.journal.clear()
+            answer = agent.answer(question, route)
+            assert answer.cost_usd == endpoint.journal.cost_usd > 0
+            assert (answer.stop_reason, answer.error) == ("end_turn", "")
+            assert answer.text
+            assert all(used.ok for used in answer.tools_used)
+
+
 def test_many_requests_at_once_each_have_their_own_answer_and_bill(door, agent, script):
     texts = [f"{QUESTION} ({category})" for category in ("laptops", "tablets", "audio", "monitors")] * 4
     script.turns = None
@@ -336,8 +357,6 @@ def test_the_customers_words_reach_the_model_in_their_tags_only(agent, script):
 
 
 def test_a_guardrail_of_the_settings_holds_for_both_models(make_client, script, shop):
-    from workshop_lib.shop import ShopAgent
-
     client = make_client()
     client.settings = client.settings.model_copy(update={"guardrail_id": "workshop", "guardrail_version": "1"})
     with ShopAgent(client, shop=shop) as agent:

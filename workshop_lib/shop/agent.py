@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -22,7 +22,7 @@ from workshop_lib.bedrock.client import Bedrock
 from workshop_lib.cascade.attempt import Converses
 from workshop_lib.shop import answers, prompts, tools
 from workshop_lib.shop.answers import AgentAttempt, Answer, Call, Check, weak
-from workshop_lib.shop.classifier import Classification, Router, decide, llm_router
+from workshop_lib.shop.classifier import Classification, Router, decide, llm_router, why_refused
 from workshop_lib.shop.facts import Shop, load_shop
 from workshop_lib.shop.ledger import Ledger
 from workshop_lib.shop.questions import Complexity, Question
@@ -45,12 +45,17 @@ class Limits:
     """Model calls of one attempt."""
     usd: float = 0.10
     """For the whole request, the classifier and both tiers included."""
-    seconds: float = 90
-    """For the whole request."""
+    seconds: float | None = None
+    """For the whole request; None: 90 s, and at the local door 600 s, where the first call of all trains the models."""
     http_attempts: int = 3
     """HTTP requests of one call, retries included."""
     read_timeout_s: float | None = None
-    """How long to wait for each HTTP request; None: 30 s, and at the local door 300 s, where the first call trains the models."""
+    """How long to wait for each HTTP request; None: 30 s, and at the local door 300 s."""
+
+    def at(self, mode: str) -> Limits:
+        """With the times of a door, "live" or "local", where they are None."""
+        seconds, read = (90.0, 30.0) if mode == "live" else (600.0, 300.0)
+        return replace(self, seconds=self.seconds or seconds, read_timeout_s=self.read_timeout_s or read)
 
 
 class ShopAgent:
@@ -80,14 +85,14 @@ class ShopAgent:
             clock: seconds; injected by tests.
         """
         given: Bedrock = getattr(bedrock, "bedrock", bedrock)
-        self.shop, self.limits = shop or load_shop(), limits or Limits()
+        self.shop = shop or load_shop()
+        self.limits = (limits or Limits()).at(given.settings.mode)
         self.catalogue, self.door = given.catalogue, given.door
-        patience = self.limits.read_timeout_s or (30 if given.settings.mode == "live" else 300)
         self._bedrock = Bedrock(
             given.settings,
             given.catalogue,
             max_attempts=self.limits.http_attempts,
-            read_timeout_s=patience,
+            read_timeout_s=cast(float, self.limits.read_timeout_s),
             own_attempts=1,
         )
         self.system_prompt = prompts.agent_prompt(self.shop)
@@ -167,7 +172,7 @@ class ShopAgent:
                 f"There is no route {route!r}: give classifier, cheap, strong, cascade, or a function from text to label."
             )
         name = route if route == "cascade" else f"always-{route}"
-        said = decide(text, lambda _: Classification(None, name), name)
+        said = Classification(None, name, refused=why_refused(text))
         return said, "cheap" if route == "cascade" else route, name
 
     def _attempt(self, tier: str, text: str, before: tuple[Call, ...], started: float) -> AgentAttempt:
@@ -183,7 +188,7 @@ class ShopAgent:
             spec,
             spent_usd=sum(call.cost_usd for call in before),
             limit_usd=limits.usd,
-            until=started + limits.seconds,
+            until=started + cast(float, limits.seconds),
             clock=self._clock,
         )
         agent = Agent(

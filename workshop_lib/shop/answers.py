@@ -146,6 +146,8 @@ class Answer:
     """Facts of the key that the text does not say."""
     tools_missing: tuple[str, ...] = ()
     """Tools of the key that were not called with success."""
+    tools_extra: tuple[str, ...] = ()
+    """Tools that were called although the key needs none: a greeting answered with a price list."""
 
     @property
     def cost_usd(self) -> float:
@@ -191,12 +193,11 @@ class Answer:
 
     @property
     def right(self) -> bool | None:
-        """Whether it says all facts of the key, called its tools and came to an end; None: there is no key."""
+        """Whether it says all facts of the key, called its tools (none where it has none) and came to an end; None: there is no key."""
         if not self.question_id:
             return None
-        return (
-            not (self.missing or self.tools_missing or self.error or self.truncated) and self.stop_reason == "end_turn"
-        )
+        wrong = self.missing or self.tools_missing or self.tools_extra or self.error
+        return not wrong and self.stop_reason == "end_turn"
 
 
 def call_of(said: Classification) -> tuple[Call, ...]:
@@ -222,4 +223,5 @@ def judged(attempt: AgentAttempt, key: Question | None) -> dict[str, Any]:
         "question_id": key.id,
         "missing": key.missing_facts(attempt.text),
         "tools_missing": tuple(tool for tool in key.tools if tool not in called),
+        "tools_extra": () if key.tools else tuple(sorted({used.name for used in attempt.tools_used})),
     }

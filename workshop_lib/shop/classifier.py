@@ -13,7 +13,7 @@ import re
 import time
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workshop_lib.bedrock import errors
@@ -42,7 +42,7 @@ class Classification:
     """What a router says about one message, and what saying it cost."""
 
     label: Complexity | None
-    """None: `refused`, no model is to be asked."""
+    """None: the message was `refused`, or there was no router."""
     by: str
     """The router's name."""
     fallback: str | None = None
@@ -99,7 +99,7 @@ def classify(
     Raises:
         UnknownModel: there is no such role or key (a mistake in the program, not in the message).
     """
-    by = "llm"
+    by = "classifier"
     if (refused := why_refused(question)) is not None:
         return Classification(None, by, refused=refused)
     system = _prompt() if system is None else system
@@ -171,7 +171,8 @@ def decide(question: str, router: Router, name: str = "") -> Classification:
             SAFE, name or _name(router), fallback=type(error).__name__, detail=str(error)[:200], retryable=False
         )
     if isinstance(said, Classification):
-        return said
+        lost = said.label is None and said.refused is None
+        return replace(said, label=SAFE, fallback="no label") if lost else said
     waited = (time.perf_counter() - started) * 1e3
     for label in LABELS:
         if said == label:

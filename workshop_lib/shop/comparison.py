@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,7 @@ def compare_routers(
     *,
     cheap: Sequence[Answer] | None = None,
     strong: Sequence[Answer] | None = None,
+    workers: int = 1,
 ) -> RouterComparison:
     """Every router on the same questions, each asked once.
 
@@ -110,7 +112,11 @@ def compare_routers(
         raise ValueError("a comparison needs at least one router and one question")
     known = _answers(questions, cheap, strong)
     families = [q.family for q in questions]
-    decisions = {name: tuple(decide(q.text, router, name) for q in questions) for name, router in routers.items()}
+    with ThreadPoolExecutor(workers) as pool:
+        decisions = {
+            name: tuple(pool.map(lambda q, name=name, router=router: decide(q.text, router, name), questions))
+            for name, router in routers.items()
+        }
     # What is refused costs no model: it counts as sent to the cheap one.
     sent_by = {name: [said.label or "simple" for said in found] for name, found in decisions.items()}
     right = {
