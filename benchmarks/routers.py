@@ -33,7 +33,7 @@ def main() -> None:
                 "length": baselines.LengthThreshold.fit(train),
                 "nearest example": baselines.NearestExample(load_questions("few_shot"), embedder),
                 "learned": baselines.Learned(train, embedder),
-                "llm": agent.classifier,
+                "classifier": agent.classifier,
                 "oracle": baselines.Oracle(questions),
             },
             questions,
@@ -41,7 +41,7 @@ def main() -> None:
             strong=strong.answers,
         )
     found = lab07.lines(compared, questions, cheap, strong)
-    for shown in (lab07.side_by_side(found), lab07.mistakes(compared), lab07.confusion(compared, "llm")):
+    for shown in (lab07.side_by_side(found), lab07.mistakes(compared), lab07.confusion(compared, "classifier")):
         print(f"\n{shown}")
     print("\ncheapest in all, by what a wrong answer costs (hindsight and oracle left out):")
     print(lab07.in_words(lab07.cheapest([line for line in found if line.name not in {"hindsight", "oracle"}])))

@@ -61,6 +61,8 @@ def problem(answer, question):
     used = {tool.name for tool in answer.tools_used if tool.ok}
     if any(tool not in used for tool in question.tools):
         return "not looked up"
+    if answer.tools_used and not question.tools:
+        return "nothing was to be looked up"
     return "facts are missing" if question.missing_facts(answer.text) else None
 
 
@@ -84,6 +86,10 @@ def without_facts(answer, question):
 def without_tools(answer, question):
     broken = answer.stop_reason != "end_turn" or question.missing_facts(answer.text)
     return "broken" if broken else None
+
+
+def with_tools_to_spare(answer, question):
+    return None if question.tools == () and answer.text.startswith("Hello!") else problem(answer, question)
 
 
 def with_any_tool(answer, question):
@@ -123,6 +129,7 @@ CASES = [
     ("7.3", without_facts, "one introductory line, without the facts is let through"),
     ("7.3", without_tools, "from memory, with no look-up is let through"),
     ("7.3", with_any_tool, "whose look-up failed is let through"),
+    ("7.3", with_tools_to_spare, "a greeting answered with a price list is let through"),
     ("7.3", in_truth_values, "give a reason in words"),
     ("7.3", lambda answer, question: None, "Not attempted"),
     ("7.4", mine, "Correct"),

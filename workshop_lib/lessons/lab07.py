@@ -498,6 +498,7 @@ def _answers() -> tuple[tuple[str, Answer, Question, bool], ...]:
         ("an answer from memory, with no look-up", made(price, full, ()), price, True),
         ("an answer whose look-up failed", made(price, full, (ToolCall("product_info", {}, ok=False),)), price, True),
         ("a greeting, for which nothing is to be looked up", made(hello, "Hello!", ()), hello, False),
+        ("a greeting answered with a price list", made(hello, "Hello! " + full, look), hello, True),
         ("an answer to half of the question", made(two, two.facts[0][0], of_two), two, True),
         ("an answer with one look-up of two", made(two, all_of_two, of_two[:1]), two, True),
         ("an answer to a question in two parts", made(two, all_of_two, of_two), two, False),
@@ -542,7 +543,7 @@ EXERCISES = {
         (
             'answer.stop_reason is "end_turn" if the model came to its own end. Anything else ended it.',
             "question.missing_facts(answer.text) gives the facts that are not said; empty is good.",
-            "Which of question.tools is not among the names of those answer.tools_used that are ok?",
+            "Which of question.tools is not among the names of those answer.tools_used that are ok? If question.tools is empty, so is answer.tools_used.",
         ),
         "an answer has to end by itself, say its facts and have looked them up, before its price counts.",
     ),
