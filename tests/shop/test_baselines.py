@@ -5,13 +5,14 @@ import pytest
 from workshop_lib.bedrock.catalogue import Usage
 from workshop_lib.embedding import Embedder
 from workshop_lib.shop import classify, llm_router, load_questions
-from workshop_lib.shop.answers import Answer, Call
+from workshop_lib.shop.answers import AgentAttempt, Answer, Call, ToolCall
 from workshop_lib.shop.baselines import (
     Learned,
     LengthThreshold,
     NearestExample,
     Oracle,
     Scored,
+    Unlike,
     always_cheap,
     always_strong,
     keywords,
@@ -74,6 +75,18 @@ def test_learning_from_too_few_questions_is_an_error(few, embedder):
 def test_any_score_is_a_router_from_its_threshold_on():
     router = Scored(lambda texts: [len(text) / 10 for text in texts], 0.5)
     assert (router("abcd"), router("abcde")) == ("simple", "complex")
+
+
+def test_an_answer_about_something_else_should_not_stand(embedder):
+    check = Unlike(0.3, embedder)
+
+    def why(text, question="How long can I return a laptop?"):
+        found = ToolCall("return_policy", {"category": "laptops"}, ok=True)
+        return check(AgentAttempt(question, "cheap", "m", text, tools_used=(found,), stop_reason="end_turn"))
+
+    assert why("You can return a laptop within 21 days of delivery.") is None
+    assert why("The watch measures the pulse with two green lamps.") == "unlike the question"
+    assert why("I could not find how long you can return a laptop.") == "gives up"
 
 
 def test_every_router_stands_in_the_same_table(few):

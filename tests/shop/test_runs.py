@@ -76,7 +76,7 @@ def test_a_run_is_saved_and_loaded_with_what_it_belongs_to(agent, shop_script, d
     assert again == found
     assert again.table() == found.table()
     told = again.provenance
-    assert (told["route"], told["pair"], told["count"]) == ("cascade", "haiku-sonnet", 6)
+    assert (told["route"], told["check"], told["pair"], told["count"]) == ("cascade", "weak", "haiku-sonnet", 6)
     assert told["models"]["strong"] == agent.catalogue["strong"].id
     assert told["agent_prompt"].startswith("agent-1 ")
     assert told["made_at"]

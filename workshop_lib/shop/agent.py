@@ -122,7 +122,7 @@ class ShopAgent:
         said, tier, name = self._choose(text, route)
         if said.refused is not None:
             reply = answers.ASK_BACK if said.refused == "empty" else answers.TOO_LONG
-            asked = AgentAttempt("", "", reply, stop_reason=f"refused: {said.refused}")
+            asked = AgentAttempt(text, "", "", reply, stop_reason=f"refused: {said.refused}")
             return Answer(text, reply, None, None, name, stop_reason=asked.stop_reason, **answers.judged(asked, key))
         calls = answers.call_of(said)
         taken = self._attempt(tier, text, calls, started)
@@ -184,6 +184,7 @@ class ShopAgent:
 
         spec, limits = self.catalogue[tier], self.limits
         ledger = Ledger(
+            text,
             tier,
             spec,
             spent_usd=sum(call.cost_usd for call in before),

@@ -63,6 +63,8 @@ class ToolCall:
 class AgentAttempt:
     """One model's attempt at a message."""
 
+    question: str
+    """The customer's text; it is untrusted."""
     tier: str
     model: str
     text: str

@@ -3,6 +3,7 @@
 keywords("What does the Tarn 13 cost?")                            # "simple"
 NearestExample(load_questions("few_shot"))("My laptop is dead.")
 agent.answer(question, route=LengthThreshold(20))
+agent.answer(question, route="cascade", check=Unlike(0.3))         # the cascade has no label, but a check
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from workshop_lib.embedding import Embedder
+from workshop_lib.shop.answers import AgentAttempt, weak
 from workshop_lib.shop.questions import LABELS, Complexity, Question
 
 KEYWORDS = (
@@ -144,6 +146,29 @@ class Scored:
     def __call__(self, text: str) -> str:
         """The label of a message."""
         return "complex" if float(next(iter(self.score([text])))) >= self.threshold else "simple"
+
+
+class Unlike:
+    """A check for the cascade: `weak`, or an answer whose meaning is far from the question's, by MiniLM's vectors.
+
+    It needs no label and no model of the catalogue. It sees that something else was looked up, and not that a figure is wrong.
+    """
+
+    def __init__(self, threshold: float = 0.3, embedder: Embedder | None = None) -> None:
+        """
+        Args:
+            threshold: cosine below which an answer should not stand.
+            embedder: None: a new one.
+
+        Raises:
+            ConfigurationError: the embedding packages are missing.
+        """
+        self._threshold, self._embed = threshold, (embedder or Embedder()).embed
+
+    def __call__(self, attempt: AgentAttempt) -> str | None:
+        """Why the answer should not stand."""
+        asked, said = self._embed([attempt.question]), self._embed([attempt.text])
+        return weak(attempt) or ("unlike the question" if float(asked[0] @ said[0]) < self._threshold else None)
 
 
 class Oracle:

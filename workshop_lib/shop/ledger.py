@@ -17,6 +17,7 @@ class Ledger:
 
     def __init__(
         self,
+        question: str,
         tier: str,
         spec: ModelSpec,
         *,
@@ -27,13 +28,14 @@ class Ledger:
     ) -> None:
         """
         Args:
+            question: the customer's text.
             tier, spec: whose attempt it is.
             spent_usd: what the request has cost before this attempt.
             limit_usd: no call is begun once the request has cost so much.
             until: no call is begun after this reading of `clock`, in seconds.
             clock: seconds.
         """
-        self._tier, self._spec, self._clock = tier, spec, clock
+        self._question, self._tier, self._spec, self._clock = question, tier, spec, clock
         self._spent, self._limit, self._until = spent_usd, limit_usd, until
         self._calls: list[Call] = []
         self._tools: list[ToolCall] = []
@@ -60,7 +62,7 @@ class Ledger:
         elif stop_reason.startswith("limit_") or not text.strip():
             text = answers.UNFINISHED
         return AgentAttempt(
-            self._tier, self._spec.key, text, tuple(self._calls), tuple(self._tools), stop_reason, error
+            self._question, self._tier, self._spec.key, text, tuple(self._calls), tuple(self._tools), stop_reason, error
         )
 
     def _before(self, event: Any) -> None:

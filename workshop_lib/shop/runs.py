@@ -26,7 +26,7 @@ from pydantic import TypeAdapter, ValidationError
 from workshop_lib.bedrock.errors import ConfigurationError
 from workshop_lib.shop import prompts, tools
 from workshop_lib.shop.agent import Route, ShopAgent
-from workshop_lib.shop.answers import Answer
+from workshop_lib.shop.answers import Answer, Check, weak
 from workshop_lib.shop.questions import Question
 
 FORM = "shop-run-1"
@@ -165,6 +165,7 @@ def run(
     questions: Sequence[Question | str],
     route: Route = "classifier",
     *,
+    check: Check = weak,
     name: str = "",
     repeats: int = 1,
     workers: int = 1,
@@ -174,7 +175,7 @@ def run(
     Args:
         agent: what answers.
         questions: with or without an answer key.
-        route: as `ShopAgent.answer`.
+        route, check: as `ShopAgent.answer`.
         name: of the run; "": the route's name.
         repeats: how often; one says nothing about spread.
         workers: requests at once. With more than one, which of them finds the prompt cache cold is chance.
@@ -186,9 +187,12 @@ def run(
         raise ValueError("a run needs at least one question and one repeat")
     asked = [question for _ in range(repeats) for question in questions]
     with ThreadPoolExecutor(workers) as pool:
-        found = tuple(pool.map(lambda question: agent.answer(question, route), asked))
+        found = tuple(pool.map(lambda question: agent.answer(question, route, check=check), asked))
     texts = [q if isinstance(q, str) else q.model_dump_json() for q in questions]
-    return Run(name or found[0].route, repeats, _provenance(agent, found[0].route, texts), found)
+    told = _provenance(agent, texts) | {"route": found[0].route}
+    if route == "cascade":
+        told["check"] = str(getattr(check, "__name__", type(check).__name__))
+    return Run(name or found[0].route, repeats, told, found)
 
 
 def compare(before: Run, after: Run) -> list[Change]:
@@ -239,10 +243,9 @@ def _row(test: str, same: Pass) -> TableRow:
     )
 
 
-def _provenance(agent: ShopAgent, route: str, questions: Sequence[str]) -> dict[str, Any]:
+def _provenance(agent: ShopAgent, questions: Sequence[str]) -> dict[str, Any]:
     classifier = prompts.classifier_prompt()
     return {
-        "route": route,
         "pair": agent.catalogue.pair,
         "models": {role: agent.catalogue[role].id for role in ("classifier", "cheap", "strong")},
         "catalogue": agent.catalogue.version,
