@@ -11,7 +11,7 @@ import argparse
 from workshop_lib import open_workshop
 from workshop_lib.embedding import Embedder
 from workshop_lib.lessons import lab07
-from workshop_lib.shop import ShopAgent, baselines, load_questions
+from workshop_lib.shop import ShopAgent, baselines, load_questions, weak
 from workshop_lib.shop.comparison import compare_routers
 from workshop_lib.shop.runs import run
 
@@ -40,9 +40,14 @@ def main() -> None:
             cheap=cheap.answers,
             strong=strong.answers,
         )
-    found = lab07.lines(compared, questions, cheap, strong)
+    checks = {"cascade": weak, "cascade by meaning": baselines.Unlike(embedder=embedder)}
+    found = lab07.lines(compared, questions, cheap, strong, checks)
     for shown in (lab07.side_by_side(found), lab07.mistakes(compared), lab07.confusion(compared, "classifier")):
         print(f"\n{shown}")
+    names = ["always-strong", "always-cheap", "keywords", "learned", "cascade by meaning"]
+    print(f"\n{lab07.paired(found, 'classifier', names)}")
+    for name, check in checks.items():
+        print(f"{name}: {lab07.seen_by_check(cheap, check)}")
     print("\ncheapest in all, by what a wrong answer costs (hindsight and oracle left out):")
     print(lab07.in_words(lab07.cheapest([line for line in found if line.name not in {"hindsight", "oracle"}])))
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from workshop_lib.bedrock.catalogue import Catalogue
@@ -187,18 +188,23 @@ class Line:
 
 
 def lines(
-    comparison: RouterComparison, questions: Sequence[Question], cheap: Run, strong: Run, check: Check = weak
+    comparison: RouterComparison,
+    questions: Sequence[Question],
+    cheap: Run,
+    strong: Run,
+    checks: Mapping[str, Check] = MappingProxyType({"cascade": weak}),
 ) -> list[Line]:
-    """Every router of a comparison, a cascade by `check`, and hindsight, worked out from the same answers of both models."""
+    """Every router of a comparison, a cascade by each check, and hindsight, worked out from the same answers of both models."""
     families = tuple(q.family for q in questions)
     found = []
     for score in comparison.scores:
         chosen = comparison.decisions[score.router]
         down = [c.label != "complex" for c in chosen]
         found.append(_line(score.router, down, [c.cost_usd for c in chosen], cheap, strong, families, score.accuracy))
-    kept = [check(_attempt_of(answer)) is None for answer in cheap.answers]
-    first = [0.0 if stays else answer.cost_usd for stays, answer in zip(kept, cheap.answers, strict=True)]
-    found.append(_line("cascade", kept, first, cheap, strong, families, None))
+    for name, check in checks.items():
+        kept = [check(_attempt_of(answer)) is None for answer in cheap.answers]
+        first = [0.0 if stays else answer.cost_usd for stays, answer in zip(kept, cheap.answers, strict=True)]
+        found.append(_line(name, kept, first, cheap, strong, families, None))
     best = [bool(c.right) or not s.right for c, s in zip(cheap.answers, strong.answers, strict=True)]
     found.append(_line("hindsight", best, [0.0] * len(best), cheap, strong, families, None))
     return found
@@ -320,14 +326,18 @@ def error_price_chart(found: Sequence[Line]) -> Picture:
 
     reference = next(line for line in found if line.name == "always-strong")
     drawn = [line for line in found if line.name != "hindsight"]
-    looks = itertools.cycle(itertools.product(("-", "--", ":"), (BLUE, RED, PINK, "black", GREY)))
+    colours = itertools.cycle((BLUE, RED, PINK, "black", GREY))
+    looks = {line.name: (GREEN if line.name == "always-cheap" else next(colours)) for line in drawn}
+    marks = itertools.cycle(("o", "s", "D", "^", "v", "P", "X", "*", "<", ">"))
     spans = cheapest(drawn)
     with canvas(8.6, 4.6) as axes:
-        for line in drawn:
-            style, colour = ("-", GREEN) if line.name == "always-cheap" else next(looks)
+        for i, line in enumerate(drawn):
             values = [line.costs(price) / reference.costs(price) for price in PRICES]
-            axes.plot(PRICES, values, style, color=colour, lw=1.8, label=line.name)
+            axes.plot(
+                PRICES, values, color=looks[line.name], lw=1.6, marker=next(marks), ms=5, markevery=(i, 10), label=line.name
+            )  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # the theme draws no mathematics
         axes.set_ylim(0, 2.5)
         axes.set_xlabel("what one wrong answer costs (USD)")
         axes.set_ylabel("cost in all, always-strong = 1")
@@ -374,8 +384,9 @@ def _line(  # noqa: PLR0917  # columns of one table
 def _attempt_of(answer: Answer) -> AgentAttempt:
     calls = tuple(call for call in answer.calls if call.purpose == "answer")
     return AgentAttempt(
-        answer.tier or "", answer.model or "", answer.text, calls, answer.tools_used, answer.stop_reason, answer.error
-    )
+        answer.question, answer.tier or "", answer.model or "", answer.text, calls, answer.tools_used,
+        answer.stop_reason, answer.error,
+    )  # fmt: skip
 
 
 def _tokens(usage: Any) -> dict[str, str]:
