@@ -21,6 +21,7 @@ PROMISED = [
     "04_was_it_worth_it",
     "05_tune_the_escalation",
     "06_cache_the_prompt",
+    "07_route_the_query",
     "08_trace_and_serve",
 ]
 
