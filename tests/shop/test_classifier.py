@@ -3,7 +3,7 @@
 import pytest
 
 from workshop_lib.local.faults import Fault
-from workshop_lib.shop import classify, parse_label
+from workshop_lib.shop import classify, llm_router, parse_label
 from workshop_lib.shop.classifier import MAX_QUESTION, Classification, decide
 
 
@@ -134,3 +134,8 @@ def test_a_router_without_a_label_falls_back_to_complex(said, why):
 def test_a_router_that_raises_falls_back_to_complex_with_its_class():
     found = decide("hello", lambda text: {}[text])
     assert (found.label, found.fallback) == ("complex", "KeyError")
+
+
+def test_a_router_of_what_cannot_converse_is_refused_at_once():
+    with pytest.raises(TypeError, match=r"workshop\.bedrock"):
+        llm_router(object())

@@ -130,7 +130,13 @@ def classify(
 
 
 def llm_router(client: Converses, **options: Any) -> Router:
-    """`classify` as a router; keywords as there."""
+    """`classify` as a router; keywords as there.
+
+    Raises:
+        TypeError: the client cannot converse. Found only at the first question, it would be a fallback on every one of them.
+    """
+    if not callable(getattr(client, "converse", None)):
+        raise TypeError(f"{type(client).__name__} has no converse: give a Bedrock, for example workshop.bedrock")
     return lambda question: classify(question, client, **options)
 
 
