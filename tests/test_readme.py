@@ -23,7 +23,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"(?s)```python\n(.*?)```", TEXT)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["the cascade", "a task of one's own", "many tickets"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=["the cascade", "a task of one's own", "many tickets", "an agent"])
 def test_a_program_of_the_readme_runs(program):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -509,10 +510,13 @@ def write_pair(pair: Pair, path: Path) -> Path:
         "strong_cost_usd": [f"{value:.8f}" for value in pair.cost_usd("strong")],
         "family": pair.families,
     }
-    with path.open("w", encoding="utf-8", newline="") as file:
+    with tempfile.NamedTemporaryFile(
+        "w", dir=path.parent, suffix=".csv", delete=False, encoding="utf-8", newline=""
+    ) as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
+    Path(file.name).replace(path)  # whole at any time: another notebook may read it just now
     return path
 
 
