@@ -137,3 +137,11 @@ def test_a_recorded_failure_is_the_same_failure_when_read_back(bedrock, tickets,
     answers = Recording.load(tmp_path / "run.jsonl").answers()
     errors = [a["cheap"].error for a in answers.values() if a["cheap"].error is not None]
     assert [type(e) for e in errors] == [AccessDenied]
+
+
+def test_a_text_with_any_of_unicodes_line_ends_survives_a_file(recording, tmp_path):
+    first = recording.rows[0]
+    odd = first.model_copy(update={"decision": {**first.decision, "reasoning": "one\u2028two\x85three"}})
+    path = tmp_path / "odd.jsonl"
+    replace(recording, rows=(odd, *recording.rows[1:])).save(path)
+    assert Recording.load(path).rows[0] == odd

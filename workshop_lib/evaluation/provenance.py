@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from workshop_lib.cascade.attempt import Attempt, Tier
 from workshop_lib.cascade.cascade import id_of
 from workshop_lib.triage.task import TRIAGE, Task
 
+T = TypeVar("T")
 FORM = "recorded-run-1"
 NOTED, UNNOTED = ("labels", "catalogue"), ("libraries", "made_at")
 """What may differ without making a replay wrong: told all the same, and written down only."""
@@ -92,16 +93,16 @@ class Provenance:
             catalogue=catalogue.version,
             door=dict(door),
             split=splits.pop() if len(splits) == 1 else "mixed",
-            tickets=_hash(sorted(identify(task, ticket) for ticket in tickets)),
-            labels=_hash([[i, repr(label)] for i, label in sorted(known.items())]) if any(known.values()) else "",
+            tickets=digest_of(sorted(identify(task, ticket) for ticket in tickets)),
+            labels=digest_of([[i, repr(label)] for i, label in sorted(known.items())]) if any(known.values()) else "",
             count=len(tickets),
-            libraries={"python": platform.python_version()} | {name: _version(name) for name in LIBRARIES},
+            libraries=libraries(LIBRARIES),
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
     def hash_of(self, tier: str) -> str:
         """Of all that one tier's answers depend on but the tickets: answers of equal hash may be kept in one file."""
-        return _hash([self.task, self.prompt, self.tiers[tier], self.door])
+        return digest_of([self.task, self.prompt, self.tiers[tier], self.door])
 
     def differences(self, other: Provenance) -> dict[str, str]:
         """Part to "then ..., now ...", `self` being then."""
@@ -157,9 +158,7 @@ class Recording:
     def save(self, path: Path) -> None:
         """Write it: a line of provenance, then a line a row. The first one holds a hash of the others."""
         lines = [row.to_json() for row in self.rows]
-        head = {"form": FORM, "rows": len(lines), "sha256": _hash(lines), "provenance": asdict(self.provenance)}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join([json.dumps(head, sort_keys=True), *lines]) + "\n", encoding="utf-8", newline="\n")
+        write_sealed(path, {"form": FORM, "provenance": asdict(self.provenance)}, lines)
 
     @classmethod
     def load(cls, path: Path) -> Recording:
@@ -168,24 +167,69 @@ class Recording:
         Raises:
             RecordingError: there is none, it was cut short or changed, or another version wrote it.
         """
-        try:
-            head_line, *lines = path.read_text(encoding="utf-8").splitlines()
-            head = json.loads(head_line)
-            form, told, digest = head["form"], head["rows"], head["sha256"]
-            if form != FORM:
-                raise RecordingError(f"{path.name} has the form {form!r}; this version reads {FORM!r}.")
-            if len(lines) != told:
-                raise RecordingError(f"{path.name} is cut short: {len(lines)} rows of {told}.")
-            if _hash(lines) != digest:
-                raise RecordingError(f"{path.name} was changed after it was recorded.")
-            return cls(Provenance(**head["provenance"]), tuple(map(Row.model_validate_json, lines)))
-        except OSError:
-            raise RecordingError(f"There is no recorded run {path}.") from None
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
-            raise RecordingError(f"{path.name} is no recorded run: {type(error).__name__}: {error}.") from None
+        return read_sealed(
+            path,
+            lambda head, lines: cls(Provenance(**head["provenance"]), tuple(map(Row.model_validate_json, lines))),
+            form=FORM,
+            made="recorded",
+            counted="rows",
+            error=RecordingError,
+        )
 
 
-def _hash(value: object) -> str:
+def write_sealed(path: Path, head: Mapping[str, Any], lines: Sequence[str]) -> None:
+    """Write JSONL whose first line, `head`, also says how many others there are, and holds a hash of them."""
+    sealed = {**head, "rows": len(lines), "sha256": digest_of(lines)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([json.dumps(sealed, sort_keys=True), *lines]) + "\n", encoding="utf-8", newline="\n")
+
+
+def read_sealed(
+    path: Path,
+    build: Callable[[dict[str, Any], list[str]], T],
+    *,
+    form: str,
+    made: str,
+    counted: str,
+    error: type[ConfigurationError],
+) -> T:
+    """Read a file of `write_sealed`, if it is whole and unchanged.
+
+    Args:
+        path: of the file.
+        build: makes what is wanted of the first line and the others; its ValueError, KeyError and TypeError mean that it is not of this kind.
+        form: that this version reads.
+        made, counted: how such a run came about ("recorded"), and what its lines are ("rows"), for messages.
+        error: the class of what is raised.
+
+    Raises:
+        ConfigurationError: as `error`: there is none, it was cut short or changed, or another version wrote it.
+    """
+    try:
+        # Not splitlines(): a ticket's text may hold any of Unicode's line ends, which JSON leaves as they are.
+        head_line, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+        head = json.loads(head_line)
+        found, told, digest = head["form"], head["rows"], head["sha256"]
+        if found != form:
+            raise error(f"{path.name} has the form {found!r}; this version reads {form!r}.")
+        if len(lines) != told:
+            raise error(f"{path.name} is cut short: {len(lines)} {counted} of {told}.")
+        if digest_of(lines) != digest:
+            raise error(f"{path.name} was changed after it was {made}.")
+        return build(head, lines)
+    except OSError:
+        raise error(f"There is no {made} run {path}.") from None
+    except (ValueError, KeyError, TypeError, ValidationError) as problem:
+        raise error(f"{path.name} is no {made} run: {type(problem).__name__}: {problem}.") from None
+
+
+def libraries(names: Sequence[str]) -> dict[str, str]:
+    """The versions of Python and of these packages, to be written down with a run."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in names}
+
+
+def digest_of(value: object) -> str:
+    """A short hash of anything that JSON can hold, the same in every process."""
     return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:16]
 
 

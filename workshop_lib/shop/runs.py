@@ -9,21 +9,19 @@ v4.table(); compare(v3, v4)
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
-import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from workshop_lib.bedrock.errors import ConfigurationError
+from workshop_lib.evaluation.provenance import digest_of, libraries, read_sealed, write_sealed
 from workshop_lib.shop import prompts, tools
 from workshop_lib.shop.agent import Route, ShopAgent
 from workshop_lib.shop.answers import Answer, Check, weak
@@ -124,16 +122,8 @@ class Run:
     def save(self, path: Path) -> None:
         """Write it as JSONL: a line of provenance with a hash of the rest, then a line an answer."""
         lines = [_answer().dump_json(answer).decode() for answer in self.answers]
-        head = {
-            "form": FORM,
-            "name": self.name,
-            "repeats": self.repeats,
-            "rows": len(lines),
-            "sha256": _hash(lines),
-            "provenance": dict(self.provenance),
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join([json.dumps(head, sort_keys=True), *lines]) + "\n", encoding="utf-8", newline="\n")
+        head = {"form": FORM, "name": self.name, "repeats": self.repeats, "provenance": dict(self.provenance)}
+        write_sealed(path, head, lines)
 
     @classmethod
     def load(cls, path: Path) -> Run:
@@ -142,22 +132,16 @@ class Run:
         Raises:
             RunError: there is none, it was cut short or changed, or another version wrote it.
         """
-        try:
-            # Not splitlines(): a customer's text may hold any of Unicode's line ends, which JSON leaves as they are.
-            head_line, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-            head = json.loads(head_line)
-            if head["form"] != FORM:
-                raise RunError(f"{path.name} has the form {head['form']!r}; this version reads {FORM!r}.")
-            if len(lines) != head["rows"]:
-                raise RunError(f"{path.name} is cut short: {len(lines)} answers of {head['rows']}.")
-            if _hash(lines) != head["sha256"]:
-                raise RunError(f"{path.name} was changed after it was saved.")
-            found = tuple(map(_answer().validate_json, lines))
-            return cls(head["name"], head["repeats"], head["provenance"], found)
-        except OSError:
-            raise RunError(f"There is no saved run {path}.") from None
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
-            raise RunError(f"{path.name} is no saved run: {type(error).__name__}: {error}.") from None
+        return read_sealed(
+            path,
+            lambda head, lines: cls(
+                head["name"], head["repeats"], head["provenance"], tuple(map(_answer().validate_json, lines))
+            ),
+            form=FORM,
+            made="saved",
+            counted="answers",
+            error=RunError,
+        )
 
 
 def run(
@@ -254,9 +238,9 @@ def _provenance(agent: ShopAgent, questions: Sequence[str]) -> dict[str, Any]:
         "classifier_prompt": f"{prompts.CLASSIFIER_VERSION} {prompts.fingerprint(classifier)}",
         "agent_prompt": f"{prompts.AGENT_VERSION} {prompts.fingerprint(agent.system_prompt)}",
         "tools": prompts.fingerprint(json.dumps(tools.tool_specs(agent.shop), sort_keys=True)),
-        "questions": _hash(list(questions)),
+        "questions": digest_of(list(questions)),
         "count": len(questions),
-        "libraries": {"python": platform.python_version()} | {name: metadata.version(name) for name in LIBRARIES},
+        "libraries": libraries(LIBRARIES),
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -264,7 +248,3 @@ def _provenance(agent: ShopAgent, questions: Sequence[str]) -> dict[str, Any]:
 @functools.cache
 def _answer() -> TypeAdapter[Answer]:
     return TypeAdapter(Answer)  # built at the first run that is saved or loaded
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")).hexdigest()[:16]
