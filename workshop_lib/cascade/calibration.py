@@ -104,17 +104,36 @@ def calibrate(
     return Calibrator(chosen, _fit(chosen, scores, right), len(right), losses)
 
 
+def calibrated_held_out(
+    confidence: Floats,
+    correct: npt.NDArray[np.bool_],
+    families: Sequence[Hashable],
+    *,
+    method: Method | None = None,
+    seed: int = 0,
+) -> Floats:
+    """Each confidence as a probability, by what the other folds of the families fitted; arguments and errors as `calibrate`."""
+    folds, fitted = folds_of(families, seed=seed), np.empty(len(correct))
+    for fold in np.unique(folds):
+        out = folds == fold
+        rest = [family for family, left in zip(families, out, strict=True) if not left]
+        some = calibrate(confidence[~out], correct[~out].tolist(), method=method, families=rest)
+        fitted[out] = some.of(confidence[out])
+    return fitted
+
+
+def folds_of(families: Sequence[Hashable], folds: int = FOLDS, seed: int = 0) -> npt.NDArray[np.intp]:
+    """The fold of each ticket, 0..folds - 1 (or fewer, if there are fewer families): whole families, drawn at random."""
+    place = {family: i for i, family in enumerate(dict.fromkeys(families))}
+    drawn: npt.NDArray[np.intp] = np.random.default_rng(seed).permutation(len(place)) % min(folds, len(place))
+    return drawn[[place[family] for family in families]]
+
+
 def _left_out_loss(method: Method, scores: Floats, right: Floats, families: Sequence[Hashable] | None) -> float:
-    names = {
-        family: i for i, family in enumerate(dict.fromkeys(families if families is not None else range(len(right))))
-    }
-    groups = np.array([names[f] for f in (families if families is not None else range(len(right)))])
-    fold_of = np.random.default_rng(0).permutation(len(names)) % FOLDS
+    folds = folds_of(range(len(right)) if families is None else families)
     predicted = np.empty(len(right))
-    for fold in range(FOLDS):
-        out = fold_of[groups] == fold
-        if not out.any():
-            continue
+    for fold in np.unique(folds):
+        out = folds == fold
         predicted[out] = _apply(method, _fit(method, scores[~out], right[~out]), scores[out])
     return _loss(predicted, right)
 

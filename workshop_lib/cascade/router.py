@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from workshop_lib.bedrock.errors import ConfigurationError
 from workshop_lib.cascade.attempt import Reason
-from workshop_lib.cascade.calibration import FEWEST, FEWEST_OF_A_KIND
+from workshop_lib.cascade.calibration import FEWEST, FEWEST_OF_A_KIND, folds_of
 from workshop_lib.cascade.cascade import Route
 from workshop_lib.triage.task import TRIAGE, Task
 
@@ -183,17 +183,25 @@ class LearnedRouter:
             ValueError: it is not fitted; features are missing that it was fitted with, or are given and it was fitted without.
             ConfigurationError: it was fitted with sentence vectors, and the packages for them are missing here.
         """
-        cheap, strong = self._right(texts, features)
+        cheap, strong = self.both_right(texts, features)
         score: Floats = strong - cheap
         return score
 
     def cheap_right(self, texts: Sequence[str], features: Sequence[Facts] | None = None) -> Floats:
         """The probability that the cheap model is right, 0..1; arguments and errors as `score`."""
-        return self._right(texts, features)[0]
+        return self.both_right(texts, features)[0]
 
     def strong_right(self, texts: Sequence[str], features: Sequence[Facts] | None = None) -> Floats:
         """The probability that the strong model is right, 0..1; arguments and errors as `score`."""
-        return self._right(texts, features)[1]
+        return self.both_right(texts, features)[1]
+
+    def both_right(self, texts: Sequence[str], features: Sequence[Facts] | None = None) -> tuple[Floats, Floats]:
+        """The probabilities that the cheap model is right, and the strong one, from one look at the texts; else as `score`."""
+        heads = self._ready().heads
+        if not _texts(texts):
+            return np.zeros(0), np.zeros(0)
+        cheap, strong = np.mean([heads[view].right(x) for view, x in self._inputs(texts, features).items()], axis=0)
+        return cheap, strong
 
     def decide(self, texts: Sequence[str], threshold: float, features: Sequence[Facts] | None = None) -> list[Choice]:
         """Up at a score of `threshold` or more, and wherever the router is unsure: when in doubt, it is the dear model's.
@@ -332,14 +340,6 @@ class LearnedRouter:
                 f"{path} was fitted with {header['vectors'] if not own else 'an `embed` of your own'}: load it with the same."
             )
         return router
-
-    def _right(self, texts: Sequence[str], features: Sequence[Facts] | None) -> tuple[Floats, Floats]:
-        """The probabilities that the cheap model is right, and the strong one."""
-        heads = self._ready().heads
-        if not _texts(texts):
-            return np.zeros(0), np.zeros(0)
-        cheap, strong = np.mean([heads[view].right(x) for view, x in self._inputs(texts, features).items()], axis=0)
-        return cheap, strong
 
     def _inputs(self, texts: Sequence[str], features: Sequence[Facts] | None) -> dict[View, Any]:
         """By view: a row a text; the last columns are the facts'."""
@@ -597,11 +597,10 @@ def _best(x: Any, right: Floats, folds: npt.NDArray[np.intp]) -> Any:
 
 def _folds(n: int, families: Sequence[Hashable] | None) -> npt.NDArray[np.intp]:
     """The fold of each text; a family is in one."""
-    place = {family: i for i, family in enumerate(dict.fromkeys(range(n) if families is None else families))}
-    if len(place) < 2:
+    found = folds_of(range(n) if families is None else families, FOLDS if n < MANY else FEWER_FOLDS)
+    if not found.any():
         raise ValueError("all texts are of one family: there is no fold to leave out")
-    fold_of = np.random.default_rng(0).permutation(len(place)) % (FOLDS if n < MANY else FEWER_FOLDS)
-    return fold_of[[place[family] for family in (range(n) if families is None else families)]]
+    return found
 
 
 def _facts(texts: Sequence[str], features: Sequence[Facts] | None) -> list[Facts]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workshop_lib.bedrock.errors import ConfigurationError
-from workshop_lib.cascade.calibration import EDGE, Calibrator, calibrate
+from workshop_lib.cascade.calibration import EDGE, Calibrator, calibrate, calibrated_held_out, folds_of
 from workshop_lib.evaluation.curves import (
     CURVE_RESAMPLES,
     aiq,
@@ -36,7 +36,6 @@ from workshop_lib.evaluation.statistics import (
     Difference,
     Share,
     clustered_share,
-    folds_of,
     paired_difference,
     required_tickets,
     share,
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 FORM = "routing-1"
-FOLDS = 5
 EMBEDDED_AT_ONCE = 500
 LITTLE = 0.15
 """Share saved of the strong calls or of their cost up to which it is hardly worth the trouble."""
@@ -425,7 +423,7 @@ def _learned(
     views = [view for view in views if view != "meaning" or embed is not None]
     if not views:
         return {}
-    folds = folds_of(pair.families, FOLDS, seed)
+    folds = folds_of(pair.families, seed=seed)
     parts = int(folds.max()) + 1
     found = {}
     for name, features in facts.items():
@@ -439,8 +437,8 @@ def _learned(
                     features=_of(features, rest), families=[pair.families[i] for i in rest],
                 )  # fmt: skip
                 texts, given = [pair.texts[i] for i in out], _of(features, out)
-                right[out] = router.cheap_right(texts, given)
-                score[out] = router.strong_right(texts, given) - right[out]
+                right[out], strong = router.both_right(texts, given)
+                score[out] = strong - right[out]
         except ValueError as error:
             missing[name] = str(error)
         else:
@@ -486,11 +484,7 @@ def _calibration(pair: RecordedPair, seed: int, missing: dict[str, str]) -> Cali
     right, families = pair.cheap > 0, pair.families
     try:
         whole = calibrate(pair.confidence, right.tolist(), families=families)
-        folds, fitted = folds_of(families, FOLDS, seed), np.empty(pair.n)
-        for fold in range(int(folds.max()) + 1):
-            rest, out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            some = calibrate(pair.confidence[rest], right[rest].tolist(), families=[families[i] for i in rest])
-            fitted[out] = some.of(pair.confidence[out])
+        fitted = calibrated_held_out(pair.confidence, right, families, seed=seed)
         raw, after = (
             ece_interval(sure, pair.cheap, families, seed=seed, resamples=_resamples(pair))
             for sure in (pair.confidence, fitted)

@@ -278,13 +278,6 @@ def _kappa_of(cells: Floats, labels: int) -> Floats:
         return np.where(chance < 1, (seen - chance) / (1 - chance), 1.0)
 
 
-def folds_of(families: Sequence[Hashable], folds: int, seed: int = 0) -> npt.NDArray[np.intp]:
-    """The fold of each ticket, 0..folds - 1 (or fewer, if there are fewer families): whole families, drawn at random."""
-    clusters, count = _clusters(families, len(families))
-    fold: npt.NDArray[np.intp] = (np.random.default_rng(seed).permutation(count) % min(folds, count))[clusters]
-    return fold
-
-
 def _clusters(families: Sequence[Hashable], n: int) -> tuple[npt.NDArray[np.intp], int]:
     if n == 0 or n != len(families):
         raise ValueError(f"{n} values and {len(families)} families: give one family a ticket, and at least one ticket")

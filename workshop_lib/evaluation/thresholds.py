@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from workshop_lib.evaluation.statistics import Difference, Share, folds_of, paired_difference, share
+from workshop_lib.cascade.calibration import folds_of
+from workshop_lib.evaluation.statistics import Difference, Share, paired_difference, share
 
 Floats = npt.NDArray[np.float64]
 FEW = 100
 """Tickets below which a chosen threshold is mostly luck: published thresholds from 300 tickets already missed their target widely."""
-FOLDS = 5
 ABOVE_ALL = float(np.nextafter(1.0, 2.0))
 """The threshold that sends everything up, a confidence of 1 included."""
 
@@ -221,7 +221,7 @@ def _held_out(
     seed: int,
 ) -> npt.NDArray[np.bool_]:
     """Which tickets go up when each fold of the families is judged by the threshold that the others choose."""
-    fold = folds_of(groups, FOLDS, seed)
+    fold = folds_of(groups, seed=seed)
     up = np.zeros(len(scores), dtype=bool)
     for k in range(int(fold.max()) + 1):
         rest = np.flatnonzero(fold != k)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.cascade.attempt import Attempt, Outcome, Tier, vote
-from workshop_lib.cascade.calibration import Calibrator, calibrate
+from workshop_lib.cascade.calibration import Calibrator, calibrated_held_out, folds_of
 from workshop_lib.cascade.cascade import Cascade
 from workshop_lib.cascade.router import LearnedRouter
 from workshop_lib.display.theme import Html, show_table, usd
@@ -25,7 +25,7 @@ from workshop_lib.evaluation.comparison import Comparison
 from workshop_lib.evaluation.curves import apgr, apgr_interval
 from workshop_lib.evaluation.metrics import auroc, joint_agreement
 from workshop_lib.evaluation.provenance import Recording
-from workshop_lib.evaluation.statistics import folds_of, paired_difference, share
+from workshop_lib.evaluation.statistics import paired_difference, share
 from workshop_lib.evaluation.thresholds import choose_threshold, guaranteed
 from workshop_lib.lessons import lab04
 from workshop_lib.lessons.checks import Exercise, NotAttemptedError
@@ -36,8 +36,8 @@ from workshop_lib.triage.task import TRIAGE
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 TRAIN = PROJECT / "data" / "recorded" / "local-train.csv"
-HELD_OUT, FOLDS = 0, 5
-"""The fold of the training families that no router of this lab learns from, of so many."""
+HELD_OUT = 0
+"""The fold of the training families that no router of this lab learns from."""
 SAMPLES = 9
 say = lab04.say
 
@@ -204,13 +204,7 @@ def what_it_means(calibrator: Calibrator, confidence: Floats, right: Bools) -> H
 
 def held_out_probability(confidence: Floats, right: Bools, families: Sequence[str]) -> Floats:
     """Probabilities on Platt's curve: each fifth of the families by what the other four fitted."""
-    folds, fitted = folds_of(families, FOLDS), np.empty(len(right))
-    for fold in range(FOLDS):
-        rest, out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        kept = [families[i] for i in rest.tolist()]
-        some = calibrate(confidence[rest], right[rest].tolist(), method="platt", families=kept)
-        fitted[out] = some.of(confidence[out])
-    return fitted
+    return calibrated_held_out(confidence, right, families, method="platt")
 
 
 def at_price(pair: Pair, wrong_usd: float, most: int = 5) -> Html:
@@ -318,20 +312,17 @@ def training_answers(path: Path = TRAIN) -> tuple[Answers, Answers]:
         np.array([float(row["strong_correct"]) for row in rows]),
         tuple(labels[row["ticket_id"]].family for row in rows),
     )
-    folds = folds_of(everything.families, FOLDS)
+    folds = folds_of(everything.families)
     rest = np.random.default_rng(1).permutation(np.flatnonzero(folds != HELD_OUT))
     return everything.rows(rest), everything.rows(np.flatnonzero(folds == HELD_OUT))
 
 
 def learn(answers: Answers, labels: int, *, from_answer: bool) -> LearnedRouter:
     """A router of the first so many answers: of the text's form alone, or of what the cheap model said as well."""
-    from threadpoolctl import threadpool_limits
-
     some = answers.rows(np.arange(min(labels, len(answers))))
-    with threadpool_limits(1):  # small matrices: threads that wait for each other take several times as long
-        return LearnedRouter(("facts",)).fit(
-            some.texts, some.cheap, some.strong, features=some.features if from_answer else None, families=some.families
-        )
+    return LearnedRouter(("facts",)).fit(
+        some.texts, some.cheap, some.strong, features=some.features if from_answer else None, families=some.families
+    )
 
 
 TEXT, ANSWER = "learned, question", "learned, answer"
