@@ -203,14 +203,7 @@ def gap_chart(
             float(curves["oracle"].quality.max()),
         )
         axes.set_ylim(bottom - 0.12 * (top - bottom), top + 0.08 * (top - bottom))
-        axes.legend(
-            frameon=False,
-            fontsize=9,
-            title="score (APGR)",
-            title_fontsize=9,
-            loc="center left",
-            bbox_to_anchor=(1.01, 0.5),
-        )
+        _legend(axes, "score (APGR)")
         title_of(axes, title)
         rows = [
             {"score": name, "APGR": f"{areas[name]:.3f}", "CPT50": f"{half[name]:.1%}", "CPT80": f"{eighty[name]:.1%}"}
@@ -298,14 +291,7 @@ def quality_cost_chart(  # noqa: PLR0917  # columns of one table
         axes.set_xlim(left=0)
         axes.set_xlabel("USD per 1,000 questions", loc="left")
         axes.set_ylabel("quality of all answers")
-        axes.legend(
-            frameon=False,
-            fontsize=9,
-            title="score (cost for 99%)",
-            title_fontsize=9,
-            loc="center left",
-            bbox_to_anchor=(1.01, 0.5),
-        )
+        _legend(axes, "score (cost for 99%)")
         title_of(axes, title)
         rows = [
             {"score": n, "asks the cheap model": "always" if first[n] else "or the strong one"}
@@ -323,6 +309,10 @@ def quality_cost_chart(  # noqa: PLR0917  # columns of one table
             "100% of the strong model's quality by the first score of the legend.",
             rows=rows,
         )
+
+
+def _legend(axes: Axes, title: str) -> None:
+    axes.legend(frameon=False, fontsize=9, title=title, title_fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
 def _cost_finding(real: Sequence[str], shares: Mapping[str, Mapping[float, float | None]]) -> str:

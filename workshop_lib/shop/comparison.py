@@ -125,9 +125,7 @@ def compare_routers(
     reference = next(iter(routers))
     scores = []
     for name, found in decisions.items():
-        sent = [
-            said.label or "simple" for said in found
-        ]  # what is refused costs no model: the cheapest sufficient work
+        sent = sent_by[name]
         pairs = Counter((q.label, label) for q, label in zip(questions, sent, strict=True))
         scores.append(
             RouterScores(

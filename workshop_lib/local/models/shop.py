@@ -29,17 +29,12 @@ from workshop_lib.local.models.speech import sentences
 from workshop_lib.local.models.trained import letter_groups, one_at_a_time, read_arrays, word_groups, write_arrays
 from workshop_lib.shop.facts import Shop, load_shop
 from workshop_lib.shop.questions import LABELS, TOOLS, Question, load_questions, says
+from workshop_lib.shop.tools import FORMS
 
 Matrix = npt.NDArray[np.float32]
 Lookup = tuple[str, str]
 """Tool, and key of an entry of the shop."""
-ARGUMENTS = {
-    "return_policy": "category",
-    "product_info": "product",
-    "tech_support": "issue",
-    "store_info": "topic",
-    "web_search": "query",
-}
+ARGUMENTS: Mapping[str, str] = {name: form.argument for name, form in FORMS.items()}
 """The one argument of each of the shop's tools."""
 JOINT, LINES = 1.0, 1.0
 """Weight of the likeliest entry in the choice of a tool, and of the lines that examples quote in the choice of what is quoted."""
@@ -458,8 +453,8 @@ def learn(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> ShopModel:
     Raises:
         ConfigurationError: the shop or its questions cannot be read.
     """
-    questions = load_questions(path=data_dir / "questions.jsonl")
-    train = [q for q in questions if str(q.split) == "train"] or [q for q in questions if q.split == "few_shot"]
+    file = data_dir / "questions.jsonl"
+    train = load_questions("train", path=file) or load_questions("few_shot", path=file)
     shop = load_shop(data_dir / "shop.json")
     data = json.dumps([RECIPE, shop.model_dump(mode="json"), [q.model_dump(mode="json") for q in train]])
     cache = cache_dir / f"shop-{hashlib.sha256(data.encode()).hexdigest()[:16]}.npz"
