@@ -21,6 +21,7 @@ LAYERS = (
     ("bulk",),
     ("evaluation",),
     ("shop",),
+    ("operations",),
     ("tracing",),
     ("workshop",),
     ("service",),
@@ -82,7 +83,7 @@ def test_importing_starts_nothing_and_changes_nothing():
     program = (
         "import os, sys, threading; before = dict(os.environ); import workshop_lib; "
         "assert dict(os.environ) == before; assert threading.active_count() == 1; "
-        "heavy = {'boto3', 'sklearn', 'onnxruntime', 'pandas', 'matplotlib', 'IPython', 'ipywidgets', 'starlette', 'uvicorn', 'numpy', 'fastapi', 'pyarrow', 'filelock', 'opentelemetry', 'bedrock_agentcore', 'strands', 'requests'}; "
+        "heavy = {'boto3', 'sklearn', 'onnxruntime', 'pandas', 'matplotlib', 'IPython', 'ipywidgets', 'starlette', 'uvicorn', 'numpy', 'fastapi', 'pyarrow', 'filelock', 'opentelemetry', 'bedrock_agentcore', 'strands', 'requests', 'dask', 'distributed', 'bokeh'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
