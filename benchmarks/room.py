@@ -29,14 +29,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from workshop_lib import Cascade, Catalogue, Settings, Tier, Usage, invalid_output, load_tickets, open_workshop, run_bulk, stakes
-from workshop_lib.bedrock.pacing import Paced, Quota
+from workshop_lib import (
+    Cascade,
+    Catalogue,
+    Settings,
+    Tier,
+    Usage,
+    invalid_output,
+    load_tickets,
+    open_workshop,
+    run_bulk,
+    stakes,
+)
+from workshop_lib.bedrock.pacing import quota_tokens
 from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.lessons import notebooks
 
 COUNTS = PROJECT / "benchmarks" / "room_costs.json"
 FACILITATOR = PROJECT / "notebooks" / "FACILITATOR.md"
 BULK_WORKERS = 8
+BURST_S = 10
+"""How much of a minute's quota may be used at once."""
+SYSTEM_GB = 4
+"""What a machine keeps for itself."""
 PROCESSES = 4
 """Attendees share so many processes: forty would spend the machine on imports."""
 
@@ -96,7 +111,7 @@ def count_lab(path: Path, url: str) -> dict[str, dict[str, int]]:
 
 def usd(counted: Mapping[str, Mapping[str, int]], catalogue: Catalogue) -> float:
     """What the counted tokens cost at the catalogue's prices."""
-    return sum(catalogue[key].cost(usage_of(counts)) for key, counts in counted.items())
+    return float(sum(catalogue[key].price.cost(usage_of(counts)) for key, counts in counted.items()))
 
 
 def usage_of(counts: Mapping[str, int]) -> Usage:
@@ -104,19 +119,16 @@ def usage_of(counts: Mapping[str, int]) -> Usage:
     return Usage(**{name: n for name, n in counts.items() if name != "calls"})
 
 
-def quota_tokens(counts: Mapping[str, int], burndown: int) -> int:
-    """What settles against a quota of tokens a minute: cache reads are free, an output token may count several times."""
-    usage = usage_of(counts)
-    return usage.input_tokens + usage.cache_write_tokens + usage.output_tokens * burndown
-
-
 def cost_table(kept: Mapping[str, Any], catalogue: Catalogue) -> str:
     """The table of what each lab costs a person."""
     strong = catalogue["strong"]
-    lines = [f"| lab | calls | of these {strong.label} | tokens in | tokens out | USD |", "|---|---|---|---|---|---|"]
+    lines = [
+        f"Counted on {kept['counted_on']} by `python benchmarks/room.py costs --write`; pair {kept['pair']}, prices of {catalogue.version}.\n",
+        f"| lab | calls | of these {strong.label} | tokens in | tokens out | USD |",
+        "|---|---|---|---|---|---|",
+    ]
     total: dict[str, dict[str, int]] = {}
-    labs = sorted(kept["labs"])
-    for lab in [*labs, "all"]:
+    for lab in [*sorted(kept["labs"]), "all"]:
         counted = kept["labs"].get(lab, total)
         uses = [usage_of(counts) for counts in counted.values()]
         calls, up = sum(c["calls"] for c in counted.values()), counted.get(strong.key, {}).get("calls", 0)
@@ -134,12 +146,14 @@ def quota_table(kept: Mapping[str, Any], catalogue: Catalogue, *, minutes: float
     """How many people one quota of the strong model carries, if all run a lab's calls within the same so many minutes."""
     strong = catalogue["strong"]
     need = {
-        lab: (counts[strong.key]["calls"], quota_tokens(counts[strong.key], strong.output_burndown))
+        lab: (counts[strong.key]["calls"], quota_tokens(usage_of(counts[strong.key]), strong.output_burndown))
         for lab, counts in sorted(kept["labs"].items())
-        if strong.key in counts
+        if strong.key in counts and counts[strong.key]["calls"] > 10  # fewer are nobody's trouble
     }
     limits = (200_000, 1_000_000, 4_000_000)
-    lines = [f"| lab | strong calls a person | quota tokens a person | {' | '.join(f'{n:,} a minute' for n in limits)} |"]
+    lines = [
+        f"| lab | strong calls a person | quota tokens a person | {' | '.join(f'{n:,} a minute' for n in limits)} |"
+    ]
     lines.append("|---|---|---|" + "---|" * len(limits))
     for lab, (calls, tokens) in need.items():
         people = " | ".join(f"{math.floor(limit * minutes / tokens):,}" for limit in limits)
@@ -149,7 +163,7 @@ def quota_table(kept: Mapping[str, Any], catalogue: Catalogue, *, minutes: float
 
 def put(page: str, name: str, table: str) -> str:
     """The page with the table between `<!-- name -->` and `<!-- /name -->`."""
-    return re.sub(rf"(?s)(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + table + m[2], page)
+    return re.sub(rf"(?s)(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: f"{m[1]}{table}\n{m[2]}", page)
 
 
 def costs(labs: Sequence[str], write: bool) -> None:
@@ -162,7 +176,7 @@ def costs(labs: Sequence[str], write: bool) -> None:
             with serve(time_scale=0) as (url, _):  # one each: a prompt cache that another lab has warmed would flatter
                 kept["labs"][lab] = count_lab(path, url)
             print(lab, {key: counts["calls"] for key, counts in kept["labs"][lab].items()}, flush=True)
-    kept |= {"counted_on": datetime.now(UTC).date().isoformat(), "pair": catalogue.pair, "prices": catalogue.version}
+    kept |= {"counted_on": datetime.now(UTC).date().isoformat(), "pair": catalogue.pair}
     print(f"\n{cost_table(kept, catalogue)}\n\n{quota_table(kept, catalogue)}")
     if write:
         COUNTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
@@ -181,20 +195,18 @@ class Finished:
     seconds: float
     tickets: int
     failed: int
-    requests: int
-    """HTTP requests, retries included."""
 
 
-def attend(url: str, number: int, start_at: float, requests_per_minute: float | None, batch: int) -> Finished:
+def attend(url: str, number: int, start_at: float, share: float | None, batch: int) -> Finished:
     """One attendee: a call, a cascade over some tickets one after the other, and as many in bulk. A client of their own, as in a kernel."""
     tickets = load_tickets("workshop")[:batch]
-    with open_workshop(Settings(endpoint_url=url)) as workshop:
-        client: Any = workshop.bedrock
-        if requests_per_minute is not None:
-            client = Paced(client, {"strong": Quota(requests_per_minute=requests_per_minute)})
-        cascade = Cascade([Tier("cheap"), Tier("strong")], escalate_when=stakes() | invalid_output(), client=client)
+    with open_workshop(Settings(endpoint_url=url, tokens_per_minute=share)) as workshop:
+        rule = stakes() | invalid_output()
+        cascade = Cascade([Tier("cheap"), Tier("strong")], escalate_when=rule, client=workshop.bedrock)
         for model in ("cheap", "strong"):
-            workshop.bedrock.client(model)  # made before the clock runs: reading the service model is no share of the endpoint
+            workshop.bedrock.client(
+                model
+            )  # made before the clock runs: reading the service model is no share of the endpoint
         time.sleep(max(0.0, start_at - time.time()))
         started = time.perf_counter()
         single = workshop.triage(tickets[number % len(tickets)])
@@ -203,23 +215,60 @@ def attend(url: str, number: int, start_at: float, requests_per_minute: float | 
         seconds = time.perf_counter() - started
     attempts = [single, *(a for outcome in outcomes for a in outcome.attempts)]
     failed = sum(a.error is not None for a in attempts) + sum(row.error is not None for row in rows)
-    requests = sum(reply.attempts for a in attempts for reply in a.replies) + sum(row.attempts for row in rows)
-    return Finished(seconds, 1 + len(outcomes) + sum(row.final for row in rows), failed, requests)
+    return Finished(seconds, 1 + len(outcomes) + sum(row.final for row in rows), failed)
 
 
-def attend_some(url: str, numbers: Sequence[int], start_at: float, rpm: float | None, batch: int) -> list[Finished]:
-    """Several attendees in this process, each in a thread."""
+def attend_some(
+    url: str, numbers: Sequence[int], start_at: float, share: float | None, batch: int
+) -> tuple[list[Finished], float]:
+    """Several attendees in this process, each in a thread; and the CPU seconds of all of them."""
     with ThreadPoolExecutor(len(numbers)) as pool:
-        return list(pool.map(lambda number: attend(url, number, start_at, rpm, batch), numbers))
+        waiting = [pool.submit(attend, url, number, start_at, share, batch) for number in numbers]
+        time.sleep(max(0.0, start_at - time.time()))
+        before = time.process_time()
+        return [each.result() for each in waiting], time.process_time() - before
 
 
-def room(url: str, attendees: int, batch: int, rpm: float | None = None) -> list[Finished]:
-    """All of them, released at the same moment."""
-    start_at = time.time() + 5 + attendees / 4
-    groups = [range(first, attendees, PROCESSES) for first in range(PROCESSES)]
-    with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
-        waiting = [pool.submit(attend_some, url, list(g), start_at, rpm, batch) for g in groups if len(g)]
-        return [finished for group in waiting for finished in group.result()]
+def room(name: str, attendees: int, batch: int, *, tpm: float | None = None, share: float | None = None) -> None:
+    """All of them at one endpoint, released at the same moment; prints one row.
+
+    Args:
+        name: of the row.
+        attendees: how many.
+        batch: tickets, one after the other and again in bulk.
+        tpm: quota of the strong model for all of them together, in tokens a minute; None: no quota.
+        share: what each paces itself to; None: adaptive retries alone.
+    """
+    import psutil
+
+    groups = [list(range(first, attendees, PROCESSES)) for first in range(min(PROCESSES, attendees))]
+    context = multiprocessing.get_context("spawn")
+    with serve() as (url, server), ProcessPoolExecutor(len(groups), mp_context=context) as pool:
+        admin(url, "/_local/journal", method="DELETE")
+        if tpm is not None:
+            admin(
+                url, "/_local/quotas", {"model": "strong", "tokens_per_minute": tpm, "burst_seconds": BURST_S}, "POST"
+            )
+        process, start_at = psutil.Process(server.pid), time.time() + 8 + attendees / 2
+        waiting = [pool.submit(attend_some, url, group, start_at, share, batch) for group in groups]
+        time.sleep(max(0.0, start_at - time.time()))
+        before = process.cpu_times()
+        done = [group.result() for group in waiting]
+        after, megabytes = process.cpu_times(), process.memory_info().rss / 1e6
+        journal = admin(url, "/_local/journal")
+    finished = [f for group, _ in done for f in group]
+    seconds, calls = sorted(f.seconds for f in finished), journal["calls"]
+    median, slowest = statistics.median(seconds), seconds[-1]
+    cpu_ms = [
+        1e3 * used / calls
+        for used in (after.user + after.system - before.user - before.system, sum(c for _, c in done))
+    ]
+    cells = (
+        name, attendees, f"{sum(f.tickets for f in finished):,}", sum(f.failed for f in finished), f"{median:.1f}", f"{slowest:.1f}",
+        f"{slowest / median:.2f}", f"{jain([1 / s for s in seconds]):.3f}", f"{len(journal['requests']) / calls:.2f}",
+        f"{cpu_ms[0]:.1f}", f"{cpu_ms[1]:.1f}", f"{megabytes:.0f}",
+    )  # fmt: skip
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
 
 
 def jain(values: Sequence[float]) -> float:
@@ -227,48 +276,28 @@ def jain(values: Sequence[float]) -> float:
     return sum(values) ** 2 / (len(values) * sum(value * value for value in values))
 
 
-def report(name: str, finished: Sequence[Finished], server: Any, calls: int) -> None:
-    """One row of the table."""
-    import psutil
-
-    seconds = sorted(f.seconds for f in finished)
-    median, slowest = statistics.median(seconds), seconds[-1]
-    megabytes = psutil.Process(server.pid).memory_info().rss / 1e6
-    print(
-        f"| {name} | {len(finished)} | {sum(f.tickets for f in finished):,} | {sum(f.failed for f in finished)} | {median:.1f} | {slowest:.1f} "
-        f"| {slowest / median:.2f} | {jain([1 / s for s in seconds]):.3f} | {sum(f.requests for f in finished) / calls:.2f} "
-        f"| {calls / slowest:.0f} | {megabytes:.0f} |",
-        flush=True,
-    )
-
-
 HEAD = (
-    "| | attendees | tickets | failed | median s | slowest s | slowest / median | Jain's index | requests a call | calls a second | endpoint MB |\n"
-    "|---|---|---|---|---|---|---|---|---|---|---|"
+    "| | attendees | tickets | failed | median s | slowest s | slowest / median | Jain's index | requests a call | endpoint, CPU ms a call "
+    "| attendees, CPU ms a call | endpoint MB |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
 def fair(attendees: int, batch: int) -> None:
     """One endpoint, no quota."""
     print(HEAD)
-    for n in sorted({1, attendees // 4, attendees}):
-        with serve() as (url, server):
-            admin(url, "/_local/journal", method="DELETE")
-            finished = room(url, n, batch)
-            report("one endpoint", finished, server, admin(url, "/_local/journal")["calls"])
+    for n in sorted({1, attendees}):
+        room("no quota", n, batch)
 
 
-def quota(attendees: int, batch: int, requests_per_minute: float) -> None:
+def quota(attendees: int, batch: int, tpm: float) -> None:
     """One endpoint whose strong model has a quota for all of them together."""
     print(HEAD)
-    ways = {"adaptive retries alone": None, "paced, each a share": 0.95 * requests_per_minute / attendees}
-    for name, share in ways.items():
-        with serve() as (url, server):
-            admin(url, "/_local/journal", method="DELETE")
-            given = {"model": "strong", "requests_per_minute": requests_per_minute, "burst_seconds": 2}
-            admin(url, "/_local/quotas", given, "POST")
-            finished = room(url, attendees, batch, share)
-            report(name, finished, server, admin(url, "/_local/journal")["calls"])
+    for name, share in (
+        ("adaptive retries alone", None),
+        ("each paced to a share", 1),
+        ("each paced to two shares", 2),
+    ):
+        room(name, attendees, batch, tpm=tpm, share=share and share * tpm / attendees)
 
 
 MEMORY = """
@@ -285,16 +314,27 @@ workshop.close()
 
 
 def memory() -> None:
-    """MB of a kernel's process."""
-    print("| kernel | MB |\n|---|---|")
-    with serve() as (url, server):
-        import psutil
+    """MB of what a person runs, and how many people that makes."""
+    import psutil
 
-        for name, given in (("with an endpoint of its own", ""), ("at a shared endpoint", url)):
+    with serve() as (url, server):
+        kernels = {}
+        for name, given in (("an endpoint of its own", ""), ("a shared endpoint", url)):
             command = [sys.executable, "-c", MEMORY, given]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            print(f"| {name} | {float(done.stdout):.0f} |")
-        print(f"| the shared endpoint itself | {psutil.Process(server.pid).memory_info().rss / 1e6:.0f} |")
+            kernels[name] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        shared = psutil.Process(server.pid).memory_info().rss / 1e6
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--port", "0"]
+    lab = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(20)
+    page = psutil.Process(lab.pid).memory_info().rss / 1e6
+    lab.terminate()
+    lab.wait(20)
+    print(f"JupyterLab {page:.0f} MB, shared endpoint {shared:.0f} MB\n")
+    print("| a kernel with | MB | people on 8 GB | 16 GB | 32 GB |\n|---|---|---|---|---|")
+    for name, kernel in kernels.items():
+        left = [(gb - SYSTEM_GB) * 1e3 - (shared if "shared" in name else 0) for gb in (8, 16, 32)]
+        people = " | ".join(f"{math.floor(mb / (kernel + page)):,}" for mb in left)
+        print(f"| {name} | {kernel:.0f} | {people} |")
 
 
 def main() -> None:
@@ -305,14 +345,14 @@ def main() -> None:
     options.add_argument("--write", action="store_true", help="for costs: keep what was counted")
     options.add_argument("--attendees", type=int, default=40)
     options.add_argument("--tickets", type=int, default=30, help="one after the other, and again in bulk")
-    options.add_argument("--rpm", type=float, default=1_200, help="for quota: requests a minute of the strong model")
+    options.add_argument("--tpm", type=float, default=1_000_000, help="for quota: tokens a minute of the strong model")
     given = options.parse_args()
     if given.part == "costs":
         costs(given.labs, given.write)
     elif given.part == "fair":
         fair(given.attendees, given.tickets)
     elif given.part == "quota":
-        quota(given.attendees, given.tickets, given.rpm)
+        quota(given.attendees, given.tickets, given.tpm)
     else:
         memory()
 
