@@ -157,3 +157,14 @@ def test_lab_01_makes_the_calls_that_were_counted(room, counted, endpoint, catal
     asked = [catalogue.by_id(entry.model_id).key for entry in entries]
     assert {key: asked.count(key) for key in asked} == {k: n["calls"] for k, n in counted["labs"]["01"].items()}
     assert sum(e.cost_usd for e in entries) == pytest.approx(room.usd(counted["labs"]["01"], catalogue))
+
+
+def test_a_few_attendees_at_one_endpoint_all_finish_with_every_ticket(room, endpoint):
+    finished, _ = room.attend_some(endpoint.url, range(5), 0, None, 3)
+    assert [(f.tickets, f.failed) for f in finished] == [(7, 0)] * 5
+    assert {entry.status for entry in endpoint.journal} == {200}
+
+
+def test_jains_index_is_one_if_all_have_the_same_and_a_share_if_one_has_all(room):
+    assert room.jain([2, 2, 2, 2]) == 1
+    assert room.jain([8, 0, 0, 0]) == 0.25
