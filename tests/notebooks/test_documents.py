@@ -1,5 +1,6 @@
 """What stands beside the notebooks, for attendees and for whoever teaches: complete, and in step with what it describes."""
 
+import functools
 import importlib.util
 import json
 import re
@@ -42,6 +43,12 @@ def letters(text: str) -> str:
     return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
+@functools.cache
+def shown_in(lab: str) -> str:
+    """What a solved notebook says, outputs included, pictures left out."""
+    return letters(re.sub(r"base64,[^'\"\\]+", "", SOLVED[lab].read_text(encoding="utf-8")))
+
+
 @pytest.fixture(scope="module")
 def room():
     """benchmarks/room.py, which is no package."""
@@ -74,7 +81,7 @@ def test_the_glossary_is_in_order_and_each_word_is_in_the_lab_that_it_points_to(
     missing = []
     for word, _, shown in rows:
         lab = re.search(r"\((\d\d)_\w+\.ipynb\)", shown)
-        text = letters(SOLVED[lab[1]].read_text(encoding="utf-8")) if lab else letters(word)
+        text = shown_in(lab[1]) if lab else letters(word)
         if not any(letters(each) in text for each in word.split(",")):
             missing.append(f"{word} is not in lab {lab[1]}")
     assert not missing
@@ -160,8 +167,8 @@ def test_lab_01_makes_the_calls_that_were_counted(room, counted, endpoint, catal
 
 
 def test_a_few_attendees_at_one_endpoint_all_finish_with_every_ticket(room, endpoint):
-    finished, _ = room.attend_some(endpoint.url, range(5), 0, None, 3)
-    assert [(f.tickets, f.failed) for f in finished] == [(7, 0)] * 5
+    finished, _ = room.attend_some(endpoint.url, range(3), 0, None, 2)
+    assert [(f.tickets, f.failed) for f in finished] == [(5, 0)] * 3
     assert {entry.status for entry in endpoint.journal} == {200}
 
 
