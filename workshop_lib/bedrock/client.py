@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ResponseStreamingError
 
 from workshop_lib.bedrock import errors
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec
+from workshop_lib.bedrock.pacing import Limiter, Quota, quota_tokens
 from workshop_lib.bedrock.replies import Gathered, Reply, StreamEvent, reply_from_wire
 from workshop_lib.bedrock.settings import Settings
 
@@ -91,6 +93,10 @@ class Bedrock:
             sleep=sleep,
             reraise=True,
         )
+        self._limiters: dict[str, Limiter] = {}
+        if settings.tokens_per_minute is not None:
+            share = Quota(tokens_per_minute=settings.tokens_per_minute)
+            self._limiters[catalogue["strong"].key] = Limiter(share, sleep=sleep)
         self._session: boto3.Session | None = None
         self._clients: dict[str, BedrockRuntimeClient] = {}
         self._lock = threading.Lock()
@@ -135,9 +141,12 @@ class Bedrock:
         request = self._request(
             spec, messages, system=system, tool=tool, max_tokens=max_tokens, temperature=temperature, extra=extra
         )
-        started = self._clock()
-        response, attempts = self._retrying(spec, lambda: _whole(self.client(spec.key).converse(**request)))
-        return reply_from_wire(response, spec, wall_ms=(self._clock() - started) * 1e3, attempts=attempts)
+        with self._turn(spec, request) as used:
+            started = self._clock()
+            response, attempts = self._retrying(spec, lambda: _whole(self.client(spec.key).converse(**request)))
+            reply = reply_from_wire(response, spec, wall_ms=(self._clock() - started) * 1e3, attempts=attempts)
+            used.append(quota_tokens(reply.usage, spec.output_burndown))
+        return reply
 
     def stream(
         self,
@@ -286,6 +295,14 @@ class Bedrock:
         if self.settings.guardrail:
             request["guardrailConfig"] = self.settings.guardrail
         return request | dict(extra or {})
+
+    def _turn(self, spec: ModelSpec, request: Mapping[str, Any]) -> AbstractContextManager[list[float]]:
+        """The wait for this session's share of a quota, if it keeps to one."""
+        limiter = self._limiters.get(spec.key)
+        if limiter is None:
+            return nullcontext([])
+        prompt = f"{request['messages']}{request.get('system', '')}{request.get('toolConfig', '')}"
+        return limiter.turn(prompt, request["inferenceConfig"]["maxTokens"])
 
     def _retrying(self, spec: ModelSpec, call: Callable[[], T], *, already: int = 0) -> tuple[T, int]:
         """The call's response and the HTTP requests spent on it; `already` were spent before and count in an error."""

@@ -251,10 +251,12 @@ def tickets(
 
 @app.command("catch-up")
 def catch_up(lab: Annotated[str, typer.Argument(help="Number of the lab, e.g. 02.")]) -> None:
-    """Put in place what a lab starts from, so that any lab can be your first."""
-    from workshop_lib.lessons.checks import catch_up as place
+    """Put in place what a lab starts from, so that any lab can be your first, and say what was done before it."""
+    from workshop_lib.lessons.latecomers import catch_up as place
 
-    console.print(place(lab), highlight=False)
+    with console.status("First use: training the small models on the train split (kept in .cache)"):
+        note = place(lab)
+    console.print(repr(note), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("build-notebooks")
