@@ -112,7 +112,9 @@ class ModelSpec:
     long_prompt_above: int | None = None
     long_prompt_factor: Decimal = Decimal(1)
     retires: str | None = None
-    """The day (ISO) on which the provider stops serving it; None: none is known."""
+    """The day (ISO) on which it is no longer served; None: none is known."""
+    profile_regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Scope to the Regions in which an inference profile of that scope may be served; "global" names none."""
 
     @property
     def id(self) -> str:
@@ -144,8 +146,6 @@ class Catalogue:
     pairs: Mapping[str, Mapping[str, str]]
     pair: str
     guardrail_price: GuardrailPrice
-    profile_regions: Mapping[str, tuple[str, ...]]
-    """Scope of an inference profile to the Regions that it may be served in; "global" is in none of them by name."""
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -164,10 +164,10 @@ class Catalogue:
         path = path or PROJECT / "data" / "models.json"
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            models = {key: _spec(key, entry, scope) for key, entry in raw["models"].items()}
+            regions = {name: tuple(found) for name, found in raw["profile_regions"].items()}
+            models = {key: _spec(key, entry, scope, regions) for key, entry in raw["models"].items()}
             pairs, default = raw["pairs"], raw["default_pair"]
             guardrail_price = _guardrail_price(raw["guardrail"])
-            regions = {name: tuple(found) for name, found in raw["profile_regions"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise ConfigurationError(
                 f"The model catalogue {path} cannot be read: {type(error).__name__}: {error}.",
@@ -186,7 +186,7 @@ class Catalogue:
             raise UnknownModel(
                 f"There is no pair {chosen!r}.", advice=f"Set WORKSHOP_PAIR to one of: {', '.join(pairs)}."
             )
-        return cls(raw["version"], models, pairs, chosen, guardrail_price, regions, raw["sources"])
+        return cls(raw["version"], models, pairs, chosen, guardrail_price, raw["sources"])
 
     @property
     def roles(self) -> Mapping[str, str]:
@@ -228,7 +228,7 @@ class Catalogue:
         return len(self.models)
 
 
-def _spec(key: str, entry: Mapping[str, Any], scope: str) -> ModelSpec:
+def _spec(key: str, entry: Mapping[str, Any], scope: str, regions: Mapping[str, tuple[str, ...]]) -> ModelSpec:
     prices = {s: Price(**{k: Decimal(v) for k, v in p.items()}) for s, p in entry["prices"].items()}
     long_prompt = entry.get("long_prompt", {})
     return ModelSpec(
@@ -254,6 +254,7 @@ def _spec(key: str, entry: Mapping[str, Any], scope: str) -> ModelSpec:
         long_prompt_above=long_prompt.get("above_tokens"),
         long_prompt_factor=Decimal(long_prompt.get("factor", "1")),
         retires=entry.get("retires"),
+        profile_regions=regions,
     )
 
 

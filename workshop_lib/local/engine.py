@@ -112,7 +112,9 @@ class Engine:
         latency = draw_latency_ms(spec, asked) + (fault.delay_ms if fault is not None and fault.kind == "slow" else 0)
         # Tool calls are not looked at: the service's own guardrails read text alone.
         after = self._guard(params, "OUTPUT", [b["text"] for b in content if "text" in b])
-        if after is not None and after.action != "NONE":  # the model has answered and is paid for; its words are changed
+        if (
+            after is not None and after.action != "NONE"
+        ):  # the model has answered and is paid for; its words are changed
             masked = iter(after.texts)
             content = [{"text": next(masked)} if "text" in block else block for block in content]
             content = [{"text": self._guardrail(params).blocked_message}] if after.blocked else content

@@ -103,9 +103,7 @@ class FaultSchedule:
         with self._lock:
             self._faults.clear()
 
-    def next(
-        self, model_id: str, metadata: Mapping[str, str] | None = None, *, operation: str = ""
-    ) -> Fault | None:
+    def next(self, model_id: str, metadata: Mapping[str, str] | None = None, *, operation: str = "") -> Fault | None:
         """The fault that strikes this call, if any: the one it asks for itself, else the first scheduled one.
 
         A call of a model gives no `operation`; one of another operation is struck only by faults that name it.

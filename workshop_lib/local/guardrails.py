@@ -21,7 +21,9 @@ _PATTERNS: Mapping[str, re.Pattern[str]] = {
     "CREDIT_DEBIT_CARD_NUMBER": re.compile(r"\b(?:\d[ -]?){12,18}\d\b"),
     "US_SOCIAL_SECURITY_NUMBER": re.compile(r"\b(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}\b"),
     "AWS_ACCESS_KEY": re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
-    "PHONE": re.compile(r"(?<![\w+])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){6,12}|\(\d{3}\) ?\d{3}[ .-]\d{4})(?!\w)"),
+    "PHONE": re.compile(
+        r"(?<![\w+])(?:\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){6,12}|\(\d{3}\) ?\d{3}[ .-]\d{4})(?!\w)"
+    ),
 }
 """Looked for in this order: what is found is replaced before the next kind is looked for."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -198,11 +200,14 @@ _CHECKS: Mapping[str, Callable[[str], bool]] = {
 
 
 def _minilm(texts: Sequence[str]) -> Vectors:
-    return _embedder().embed(texts)
+    vectors: Vectors = _embedder().embed(texts)
+    return vectors
 
 
 @functools.cache
 def _embedder() -> Any:
-    from workshop_lib.embedding import Embedder  # a tenth of a second and 100 MB that a door without a guardrail does not need
+    from workshop_lib.embedding import (
+        Embedder,
+    )  # a tenth of a second and 100 MB that a door without a guardrail does not need
 
     return Embedder()

@@ -61,7 +61,12 @@ _SECOND = Guardrail(
     words=("forbidden",),
     topics=(LEGAL,),
     mask=("EMAIL", "PHONE"),
-    block=("CREDIT_DEBIT_CARD_NUMBER", "AWS_ACCESS_KEY", "INTERNATIONAL_BANK_ACCOUNT_NUMBER", "US_SOCIAL_SECURITY_NUMBER"),
+    block=(
+        "CREDIT_DEBIT_CARD_NUMBER",
+        "AWS_ACCESS_KEY",
+        "INTERNATIONAL_BANK_ACCOUNT_NUMBER",
+        "US_SOCIAL_SECURITY_NUMBER",
+    ),
     prompt_attack="MEDIUM",
 )
 GUARDRAILS = {
