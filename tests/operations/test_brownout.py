@@ -244,7 +244,9 @@ def test_a_full_queue_goes_to_people():
 def test_a_third_tier_is_one_line(bedrock, a_ticket, endpoint):
     from workshop_lib import always
 
-    outcome = Cascade([Tier("cheap"), Tier("middle"), Tier("strong")], escalate_when=always(), client=bedrock).run(a_ticket)
+    outcome = Cascade([Tier("cheap"), Tier("middle"), Tier("strong")], escalate_when=always(), client=bedrock).run(
+        a_ticket
+    )
     roles = bedrock.catalogue.roles
     assert [a.model for a in outcome.attempts] == [roles[name] for name in ("cheap", "middle", "strong")]
     assert outcome.cost_usd == pytest.approx(endpoint.journal.cost_usd)
@@ -258,3 +260,14 @@ def test_of_three_tiers_a_brown_out_keeps_the_middle_ones_answer(bedrock, a_tick
     cascade = Cascade([Tier("cheap"), Tier("middle"), Tier("strong")], escalate_when=always(), client=bedrock)
     found = BrownOut(cascade, strong_down=ANY).handle(a_ticket)
     assert (found.disposition, found.why, found.outcome.final.tier) == ("flagged", "strong failing", "middle")
+
+
+def test_a_strong_tier_that_is_asked_early_is_spared_as_well():
+    client = Scripted(FAULT)
+    cascade = Cascade(
+        [Tier("cheap"), Tier("strong")], escalate_when=stakes(), client=client, start_early=lambda item: True
+    )
+    brownout = BrownOut(cascade, breaker=Breaker(after=1))
+    found = [brownout.handle(item) for item in TICKETS[:3]]
+    assert [(f.disposition, f.why) for f in found] == [("answered", "")] * 3, "the cheap tier's answer was enough"
+    assert client.strong_calls == 1

@@ -100,7 +100,10 @@ def test_a_masked_ticket_goes_on_and_nothing_unmasked_reaches_model_or_record(gu
 def test_a_text_without_an_id_keeps_the_name_it_came_with(guarded, plain):
     gate = Gate(plain.using(plain.client), client=guarded())
     item = {"subject": "x", "body": "Write to ann@example.org."}
-    assert gate._before(item)[0].item_id not in ("", gate._before({"subject": "x", "body": "Write to {EMAIL}."})[0].item_id)
+    assert gate._before(item)[0].item_id not in (
+        "",
+        gate._before({"subject": "x", "body": "Write to {EMAIL}."})[0].item_id,
+    )
 
 
 def test_an_answer_is_masked_in_the_decision_in_every_attempt_and_in_what_was_said(guarded, bedrock, plain):
@@ -217,7 +220,8 @@ def test_many_tickets_in_threads(guarded, plain):
 def test_what_was_queued_is_checked_on_its_way_out_and_keeps_what_was_masked(guarded, bedrock, plain, endpoint):
     endpoint.faults.add(Fault("ThrottlingException", model="claude", first=1))
     brownout = BrownOut(
-        Cascade(plain.tiers, escalate_when=always(), client=guarded("1")), strong_down=StrongDown(stakes="queue", other="queue")
+        Cascade(plain.tiers, escalate_when=always(), client=guarded("1")),
+        strong_down=StrongDown(stakes="queue", other="queue"),
     )
     gate = Gate(brownout, client=guarded("1"))
     queued = gate.handle(ticket("Write to ann@example.org about the invoice."))
@@ -251,7 +255,9 @@ def test_gate_and_guardrail_config_are_both_counted(guarded):
     client = guarded("1")  # personal data alone has a price: USD 0.10 per 1,000 units
     cascade = Cascade([Tier("strong")], client=client)
     found = Gate(cascade, client=client).handle(ticket("Where?"))
-    assert found.guardrail_usd == pytest.approx(3 * 0.0001), "the ticket twice, the answer's reasoning once: tool calls are not read"
+    assert found.guardrail_usd == pytest.approx(3 * 0.0001), (
+        "the ticket twice, the answer's reasoning once: tool calls are not read"
+    )
 
 
 def test_one_pinned_version_is_on_every_tier_retry_vote_and_repair_and_on_a_shadow(guarded, endpoint, monkeypatch):

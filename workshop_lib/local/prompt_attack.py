@@ -1,6 +1,9 @@
 """How sure the local guardrail is that a text gives the model orders: by the words of known attacks, and by nearness to attack phrases.
 
-Set on tickets of the `train` split only; `tests/local/test_guardrails.py` holds the figures on the `test` split.
+Patterns and thresholds were set on tickets of the `train` split alone, where the words find 170 of 210 tickets that try to instruct the
+model, and 29 of 11,068 others, most of which try it too but are listed under another style. On the `test` split (13 such tickets among
+240) a filter of strength LOW or MEDIUM finds 12 and no other; HIGH finds 13 and 3 others. With 13 tickets the interval is wide
+(12 of 13: 67 to 99 %), and these attacks are playful ones in plain words: an attacker who reads this file walks past it.
 """
 
 from __future__ import annotations
@@ -78,6 +81,9 @@ def attack_confidence(texts: Sequence[str], embed: Callable[[Sequence[str]], Vec
 
     Without `embed` the words alone are looked at.
     """
+    texts = [
+        text.replace("\u2039", "<") for text in texts
+    ]  # as prompts write it inside an item, so that no tag of theirs is closed
     if any(pattern.search(text) for text in texts for pattern in _HIGH):
         return "HIGH"
     sentences = [s for text in texts for s in _SENTENCE.split(text) if len(s) > 8]

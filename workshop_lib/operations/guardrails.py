@@ -3,12 +3,15 @@
     gate = Gate(cascade, client=workshop.bedrock)
     for handled in handle_all(gate, tickets): ...
 
-Gate or `guardrailConfig`? A guardrail in the settings rides on every model call by itself (`Bedrock` attaches it), but it is paid for on
-each of them, tier, vote and repair turn alike; it reads the whole prompt's user text; and it does not look into tool calls, so the
-answer of a forced tool passes unread. The gate asks once before any model and once about the answer's free text, tool call or not. With
-both, input is paid for at least twice: at USD 0.25 to 0.40 per 1,000 text units (personal data, topics and prompt attacks) that is as
-much as the cheap model costs. So: the gate where tickets are answered by a cascade; `guardrailConfig` where texts reach a model
-by other ways, or where a rule says that no call may be without; both where that rule is worth its price. `Handled.guardrail_usd` counts both.
+Gate or `guardrailConfig`? A guardrail in the settings rides on every model call by itself (`Bedrock` attaches it). It is paid for on each
+of them, tier, vote and repair turn alike, and it does not look into tool calls: the answer of a forced tool passes unread (Amazon Bedrock
+user guide, sensitive information filters). The gate asks once before any model and once about the answer's free text, tool call or not.
+Measured at the local door, 30 workshop tickets, version 2 of its guardrail, two tiers: the gate costs USD 0.64 per 1,000 tickets, nine
+times the cheap tier (0.07); with `guardrailConfig` as well it is 1.31, since the input is then paid for twice and once more for each
+tier above. So: the gate where a cascade answers tickets; `guardrailConfig` where texts reach a model by other ways, or where a rule says that
+no call may be without; both where that rule is worth its price. `Handled.guardrail_usd` counts both.
+
+What a tracer keeps of texts (`keep_texts`) is written before the answer is checked: it holds masked tickets, but unmasked answers.
 """
 
 from __future__ import annotations
