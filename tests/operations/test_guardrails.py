@@ -133,7 +133,7 @@ def test_orders_in_an_answer_are_no_prompt_attack(guarded, bedrock, plain):
 # The guardrail is down.
 
 
-@pytest.mark.parametrize("kind", ["ThrottlingException", "ServiceUnavailableException", "InternalServerException"])
+@pytest.mark.parametrize("kind", ["ServiceUnavailableException", "InternalServerException"])
 def test_down_it_stops_the_risky_and_lets_the_others_go_on_and_says_so(guarded, plain, endpoint, kind):
     endpoint.faults.add(Fault(kind, operation="ApplyGuardrail"))
     gate = Gate(plain, client=guarded())
@@ -146,7 +146,7 @@ def test_down_it_stops_the_risky_and_lets_the_others_go_on_and_says_so(guarded, 
 
 
 def test_down_the_caller_says_who_is_risky_and_what_becomes_of_the_rest(guarded, plain, endpoint):
-    endpoint.faults.add(Fault("ThrottlingException", operation="ApplyGuardrail"))
+    endpoint.faults.add(Fault("ServiceUnavailableException", operation="ApplyGuardrail"))
     gate = Gate(plain, client=guarded(), risky=lambda item: "refund" in item.body)
     assert [gate.handle(ticket(body)).disposition for body in ("refund!", "hello")] == ["human", "answered"]
     strict = Gate(plain, client=guarded(), risky=lambda item: False, when_down="human")
@@ -154,7 +154,7 @@ def test_down_the_caller_says_who_is_risky_and_what_becomes_of_the_rest(guarded,
 
 
 def test_down_after_the_answer_a_risky_ticket_goes_to_a_person_with_its_answer(guarded, plain, endpoint):
-    endpoint.faults.add(Fault("ThrottlingException", operation="ApplyGuardrail", at=frozenset({2})))
+    endpoint.faults.add(Fault("ServiceUnavailableException", operation="ApplyGuardrail", at=frozenset({2})))
     found = Gate(plain, client=guarded()).handle(ticket("Where?", customer_tier="enterprise"))
     assert (found.disposition, found.why, found.unchecked) == ("human", "guardrail unavailable", ("after",))
     assert found.outcome.decision is not None
@@ -167,8 +167,19 @@ def test_a_guardrail_that_refuses_lets_nobody_through(guarded, plain, endpoint):
     assert model_calls(endpoint) == []
 
 
+def test_a_guardrails_answer_that_breaks_off_is_none(guarded, plain, endpoint):
+    endpoint.faults.add(Fault("drop", operation="ApplyGuardrail"))
+    found = Gate(plain, client=guarded(), when_down="human").handle(ticket("Where?"))
+    assert (found.disposition, found.why) == ("human", "guardrail unavailable")
+
+
+def test_a_fault_of_an_operation_that_knows_none_is_refused():
+    with pytest.raises(ValueError, match="no fault can be set for 'Converse'"):
+        Fault("drop", operation="Converse")
+
+
 def test_a_fault_of_the_guardrail_leaves_models_alone(ask, endpoint):
-    endpoint.faults.add(Fault("ThrottlingException", operation="ApplyGuardrail"))
+    endpoint.faults.add(Fault("ServiceUnavailableException", operation="ApplyGuardrail"))
     assert ask("hello")["stopReason"] == "end_turn"
 
 
@@ -218,20 +229,38 @@ def test_many_tickets_in_threads(guarded, plain):
 
 
 def test_what_was_queued_is_checked_on_its_way_out_and_keeps_what_was_masked(guarded, bedrock, plain, endpoint):
-    endpoint.faults.add(Fault("ThrottlingException", model="claude", first=1))
+    endpoint.faults.add(Fault("ServiceUnavailableException", model="claude", first=1))
     brownout = BrownOut(
         Cascade(plain.tiers, escalate_when=always(), client=guarded("1")),
         strong_down=StrongDown(stakes="queue", other="queue"),
     )
     gate = Gate(brownout, client=guarded("1"))
     queued = gate.handle(ticket("Write to ann@example.org about the invoice."))
-    assert (queued.disposition, queued.why) == ("queued", "strong throttled")
+    assert (queued.disposition, queued.why) == ("queued", "strong failing")
     (late,) = gate.drain()
     assert late.disposition == "answered"
     assert late.interventions == (Intervention("before", "masked", ("pii",)),)
     assert late.item_id == queued.item_id
     assert late.guardrail_usd > queued.guardrail_usd
     assert list(gate.drain()) == []
+
+
+def test_what_was_queued_behind_the_gates_back_is_not_let_out_unseen(guarded, bedrock, endpoint):
+    endpoint.faults.add(Fault("AccessDeniedException", model="claude", first=1))
+    endpoint.faults.add(Fault("ServiceUnavailableException", operation="ApplyGuardrail"))
+    queue = StrongDown("queue", "queue")
+    brownout = BrownOut(
+        Cascade([Tier("cheap"), Tier("strong")], escalate_when=always(), client=bedrock), strong_down=queue
+    )
+    brownout.handle(ticket("Where?"))
+    (late,) = Gate(brownout, client=guarded()).drain()
+    assert (late.disposition, late.unchecked) == ("human", ("before", "after"))
+
+
+def test_the_gate_remembers_nothing_of_tickets_that_are_done(guarded, plain, endpoint):
+    gate = Gate(plain, client=guarded("1"))
+    gate.handle(ticket("Where?"))
+    assert not gate._under_way
 
 
 # A guardrail that is attached to the model calls.
@@ -310,5 +339,5 @@ def test_its_errors_are_ours_with_advice_on_guardrails(guarded, endpoint):
 
 def test_its_retries_are_botocores(make_bedrock, endpoint, no_backoff):
     settings = Settings(endpoint_url=endpoint.url, guardrail_id="workshop", guardrail_version="1")
-    endpoint.faults.add(Fault("ThrottlingException", operation="ApplyGuardrail", first=2))
+    endpoint.faults.add(Fault("ServiceUnavailableException", operation="ApplyGuardrail", first=2))
     assert make_bedrock(settings).apply_guardrail(["x"], source="INPUT").attempts == 3

@@ -139,7 +139,9 @@ class Bedrock:
             spec, messages, system=system, tool=tool, max_tokens=max_tokens, temperature=temperature, extra=extra
         )
         started = self._clock()
-        response, attempts = self._retrying(spec.key, lambda: _whole(self.client(spec.key).converse(**request)))
+        response, attempts = self._retrying(
+            spec.key, lambda: _whole(self.client(spec.key).converse(**request), "output", "usage")
+        )
         return reply_from_wire(response, spec, wall_ms=(self._clock() - started) * 1e3, attempts=attempts)
 
     def stream(
@@ -239,7 +241,7 @@ class Bedrock:
             content=[{"text": {"text": text}} for text in sent],
         )
         try:
-            found, attempts = self._retrying(GUARDRAIL, call)
+            found, attempts = self._retrying(GUARDRAIL, lambda: _whole(call(), "action", "usage", "assessments"))
         except (errors.AccessDenied, errors.ModelNotFound) as error:  # whose advice speaks of models
             error.advice = "Check the guardrail's id, version and Region, and allow bedrock:ApplyGuardrail on its ARN."
             raise
@@ -366,9 +368,9 @@ def _we_retry(error: BaseException) -> bool:
     return isinstance(error, errors.ModelTimeout | errors.StreamBroken)
 
 
-def _whole(response: T) -> T:
+def _whole(response: T, *parts: str) -> T:
     """The response, if nothing of it is missing: a connection that drops may leave half of it behind a status 200."""
-    if not isinstance(response, dict) or not {"output", "usage"} <= response.keys():
+    if not isinstance(response, dict) or not response.keys() >= set(parts):
         raise ResponseStreamingError(error="the answer broke off")
     return response
 

@@ -54,7 +54,7 @@ class Fault:
     model: str = ""
     """Only calls whose model id contains this."""
     operation: str = ""
-    """Only calls of this operation; "": those of models (Converse, ConverseStream, InvokeModel)."""
+    """"ApplyGuardrail": its calls alone; "": those of models (Converse, ConverseStream, InvokeModel)."""
     first: int = 0
     """The first so many matching calls."""
     every: int = 0
@@ -68,6 +68,10 @@ class Fault:
         name = self.kind.removeprefix("mid-stream:")
         if name not in MESSAGES and self.kind not in SHAPES:
             raise ValueError(f"unknown fault {self.kind!r}; known: {', '.join([*SHAPES, *MESSAGES])}")
+        if self.operation not in ("", "ApplyGuardrail"):
+            raise ValueError(
+                f"no fault can be set for {self.operation!r}: name ApplyGuardrail, or nothing for model calls"
+            )
 
     def strikes(self, nth: int) -> bool:
         """Whether the n-th matching call (from 1) is struck."""

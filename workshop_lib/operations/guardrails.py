@@ -17,7 +17,7 @@ What a tracer keeps of texts (`keep_texts`) is written before the answer is chec
 from __future__ import annotations
 
 import threading
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, Literal
@@ -78,7 +78,7 @@ class Gate:
             )
         self._inner: Handles = Answering(inner) if isinstance(inner, Cascade) else inner
         self._client, self._risky, self._when_down = client, risky, when_down
-        self._waiting: defaultdict[str, deque[_Seen]] = defaultdict(deque)
+        self._under_way: defaultdict[str, list[_Seen]] = defaultdict(list)
         self._lock = threading.Lock()
 
     def handle(self, item: Any) -> Handled:
@@ -92,17 +92,36 @@ class Gate:
                 f"the gate cannot find the texts in a {type(item).__name__}: give text, a pydantic model, a dataclass or a dict"
             )
         seen, item, stopped = self._before(item)
-        return stopped if stopped is not None else self._finish(seen, self._inner.handle(item))
+        if stopped is not None:
+            return stopped
+        key = id_of(item)
+        with self._lock:  # before it can be queued: another thread may drain it at once
+            self._under_way[key].append(seen)
+        found: Handled | None = None
+        try:
+            found = self._inner.handle(item)
+        finally:
+            if found is None or found.disposition != "queued":
+                self._done(key, seen)
+        return self._finish(seen, found)
 
     def drain(self) -> Iterator[Handled]:
         """What the inner way had queued, asked again and checked on its way out."""
         for found in self._inner.drain():
             with self._lock:
-                waiting = self._waiting.get(found.item_id)
-                seen = waiting.popleft() if waiting else _Seen()
-                if not waiting:
-                    self._waiting.pop(found.item_id, None)
+                known = self._under_way.get(found.item_id)
+                seen = known[0] if known else _Seen(risky=True, unchecked=("before",))  # it was queued behind our back
+            if found.disposition != "queued":
+                self._done(found.item_id, seen)
             yield self._finish(seen, found)
+
+    def _done(self, key: str, seen: _Seen) -> None:
+        with self._lock:
+            known = self._under_way.get(key, [])
+            if seen in known:
+                known.remove(seen)
+            if not known:
+                self._under_way.pop(key, None)
 
     def _before(self, item: Any) -> tuple[_Seen, Any, Handled | None]:
         """What was seen, the item as it may go on, and the record if it goes no further."""
@@ -126,12 +145,8 @@ class Gate:
         return seen, item, None
 
     def _finish(self, seen: _Seen, found: Handled) -> Handled:
-        if found.disposition == "queued":
-            with self._lock:
-                self._waiting[found.item_id].append(seen)
-            return self._record(seen, found)
         outcome = found.outcome
-        if outcome is None or all(a.decision is None for a in outcome.attempts):
+        if found.disposition == "queued" or outcome is None or all(a.decision is None for a in outcome.attempts):
             return self._record(seen, found)
         decided = [a.decision for a in outcome.attempts]
         try:

@@ -44,7 +44,7 @@ class Handled:
     """What the models came to; None: none was asked."""
     interventions: tuple[Intervention, ...] = ()
     guardrail_usd: float = 0.0
-    """USD of the guardrail: its own calls, and those attached to model calls where the client's catalogue has a price."""
+    """USD of the guardrail: its own calls, and its part in model calls that carry it. `Gate` counts them."""
     unchecked: tuple[Literal["before", "after"], ...] = ()
     """Where the guardrail could not be asked, and the ticket went on without it, or to a person because of it."""
 
