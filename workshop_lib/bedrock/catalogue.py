@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workshop_lib.bedrock.errors import ConfigurationError, UnknownModel
+from workshop_lib.bedrock.guardrails import GuardrailPrice
 from workshop_lib.bedrock.settings import PROJECT
 
 ROLES = ("cheap", "strong", "judge", "classifier")
@@ -110,6 +111,10 @@ class ModelSpec:
     cache_ttls: tuple[str, ...] = ()
     long_prompt_above: int | None = None
     long_prompt_factor: Decimal = Decimal(1)
+    retires: str | None = None
+    """The day (ISO) on which it is no longer served; None: none is known."""
+    profile_regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Scope to the Regions in which an inference profile of that scope may be served; "global" names none."""
 
     @property
     def id(self) -> str:
@@ -140,6 +145,7 @@ class Catalogue:
     models: Mapping[str, ModelSpec]
     pairs: Mapping[str, Mapping[str, str]]
     pair: str
+    guardrail_price: GuardrailPrice
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -158,8 +164,10 @@ class Catalogue:
         path = path or PROJECT / "data" / "models.json"
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            models = {key: _spec(key, entry, scope) for key, entry in raw["models"].items()}
+            regions = {name: tuple(found) for name, found in raw["profile_regions"].items()}
+            models = {key: _spec(key, entry, scope, regions) for key, entry in raw["models"].items()}
             pairs, default = raw["pairs"], raw["default_pair"]
+            guardrail_price = _guardrail_price(raw["guardrail"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise ConfigurationError(
                 f"The model catalogue {path} cannot be read: {type(error).__name__}: {error}.",
@@ -178,7 +186,7 @@ class Catalogue:
             raise UnknownModel(
                 f"There is no pair {chosen!r}.", advice=f"Set WORKSHOP_PAIR to one of: {', '.join(pairs)}."
             )
-        return cls(raw["version"], models, pairs, chosen, raw["sources"])
+        return cls(raw["version"], models, pairs, chosen, guardrail_price, raw["sources"])
 
     @property
     def roles(self) -> Mapping[str, str]:
@@ -220,7 +228,7 @@ class Catalogue:
         return len(self.models)
 
 
-def _spec(key: str, entry: Mapping[str, Any], scope: str) -> ModelSpec:
+def _spec(key: str, entry: Mapping[str, Any], scope: str, regions: Mapping[str, tuple[str, ...]]) -> ModelSpec:
     prices = {s: Price(**{k: Decimal(v) for k, v in p.items()}) for s, p in entry["prices"].items()}
     long_prompt = entry.get("long_prompt", {})
     return ModelSpec(
@@ -245,4 +253,11 @@ def _spec(key: str, entry: Mapping[str, Any], scope: str) -> ModelSpec:
         cache_ttls=tuple(entry.get("cache_ttls", ())),
         long_prompt_above=long_prompt.get("above_tokens"),
         long_prompt_factor=Decimal(long_prompt.get("factor", "1")),
+        retires=entry.get("retires"),
+        profile_regions=regions,
     )
+
+
+def _guardrail_price(entry: Mapping[str, Any]) -> GuardrailPrice:
+    prices = {name: Decimal(value) for name, value in entry["prices"].items()}
+    return GuardrailPrice(**prices, as_of=entry["as_of"], source=entry["price_source"])

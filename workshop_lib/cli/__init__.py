@@ -67,12 +67,25 @@ def demo(
 @app.command()
 def doctor(
     json_output: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    production: Annotated[
+        bool, typer.Option("--production", help="Go through the check-list for production instead.")
+    ] = False,
+    policy: Annotated[
+        bool, typer.Option("--policy", help="Print the IAM policy of the pair in use, and check nothing.")
+    ] = False,
 ) -> None:
     """Check the set-up: one line a check, OK or FAIL with its fix. Exit code 1 if anything failed."""
+    from workshop_lib.bedrock.catalogue import Catalogue
     from workshop_lib.lessons.doctor import examine
+    from workshop_lib.lessons.production import examine_production, policy_of
 
+    if policy:
+        settings = Settings.load()
+        catalogue = Catalogue.load(settings.data_dir / "models.json", pair=settings.pair, scope=settings.profile_scope)
+        print(json.dumps(policy_of(settings, catalogue), indent=2))
+        return
     failed = False
-    for finding in examine():
+    for finding in examine_production() if production else examine():
         failed |= finding.status == "FAIL"
         if json_output:
             print(json.dumps(finding.as_dict()))
@@ -128,7 +141,9 @@ def bulk(  # noqa: PLR0917  # a command's options are always named
         ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Tickets in flight at once.")] = None,
-    budget_usd: Annotated[float | None, typer.Option(help="Spending limit of this run.")] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(help="Spending limit of this run; default: WORKSHOP_BUDGET_USD.")
+    ] = None,
     deadline_s: Annotated[float | None, typer.Option(help="Seconds for a ticket.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many tickets of the file.")] = None,
     strategy: Annotated[str, typer.Option(help="cascade, strong-only or cheap-only.")] = "cascade",
@@ -153,7 +168,8 @@ def bulk(  # noqa: PLR0917  # a command's options are always named
             raise typer.BadParameter(f"choose from {', '.join(strategies)}", param_hint="--strategy")
         notes.print(f"[dim]{escape(workshop.door)}[/]")
         run = run_bulk(
-            strategies[strategy], file, workers=workers or workshop.settings.workers, store=path, budget_usd=budget_usd,
+            strategies[strategy], file, workers=workers or workshop.settings.workers, store=path,
+            budget_usd=workshop.settings.budget_usd if budget_usd is None else budget_usd,
             deadline_s=deadline_s, limit=limit, retry_failed=retry_failed,
         )  # fmt: skip
         code = 0

@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,7 +36,7 @@ from workshop_lib.bedrock.pacing import Quota
 from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.local.engine import Answer, Engine, stream_events
 from workshop_lib.local.faults import Fault, FaultSchedule
-from workshop_lib.local.guardrails import Guardrail, Guardrails
+from workshop_lib.local.guardrails import Guardrail, Guardrails, Topic
 from workshop_lib.local.journal import Entry, Journal
 from workshop_lib.local.metering import PromptCache, Quotas
 from workshop_lib.local.models import load_answerer
@@ -46,10 +46,36 @@ MAX_BODY = 25_000_000
 """Bytes, as InvokeModel's own limit."""
 DRIP_S = 0.05
 """Between two blanks of an endless answer."""
+LEGAL = Topic(
+    "legal-demands",
+    "A demand by a lawyer, a court, the police or an authority.",
+    (
+        "We have a court order and request the records of this user.",
+        "This is a formal legal complaint; our lawyers will sue you.",
+        "The police ask for the account data of a suspect.",
+        "Please preserve all data, a subpoena will follow.",
+    ),
+    threshold=0.45,
+)
+_SECOND = Guardrail(
+    words=("forbidden",),
+    topics=(LEGAL,),
+    mask=("EMAIL", "PHONE"),
+    block=(
+        "CREDIT_DEBIT_CARD_NUMBER",
+        "AWS_ACCESS_KEY",
+        "INTERNATIONAL_BANK_ACCOUNT_NUMBER",
+        "US_SOCIAL_SECURITY_NUMBER",
+    ),
+    prompt_attack="MEDIUM",
+)
 GUARDRAILS = {
     ("workshop", "1"): Guardrail(words=("forbidden",)),
-    ("workshop", "DRAFT"): Guardrail(words=("forbidden",)),
+    ("workshop", "2"): _SECOND,
+    ("workshop", "DRAFT"): replace(_SECOND, prompt_attack="HIGH"),
 }
+"""One guardrail, as it grew: version 1 knows words and three kinds of personal data, 2 also a topic, prompt attacks and more kinds; the
+draft is what might become version 3, with the stricter filter under trial."""
 
 
 class LocalEndpoint:
