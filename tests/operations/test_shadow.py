@@ -168,8 +168,8 @@ def row(ticket_id, category, cost):
     if category is not None:
         said = Decision(category=category, priority="P2", confidence=0.9, reasoning="r", needs_human=False)
         decision = said.model_dump(mode="json")
-    return Row(
-        ticket_id=ticket_id, tier="cheap", model="m", decision=decision, final=True, escalated=False, latency_ms=1,
+    return Row.model_construct(  # by the thousand: unchecked
+        reasons=(), flags={}, error=None, agreement=None, ticket_id=ticket_id, tier="cheap", model="m", decision=decision, final=True, escalated=False, latency_ms=1,
         usage=Usage(), cost_usd=cost, attempts=1, ticket_cost_usd=cost,
     )  # fmt: skip
 
@@ -232,7 +232,7 @@ def test_with_the_number_it_asked_for_it_decides_four_times_in_five():
 
     first = make(both=90, only_candidate=5, only_current=5)
     n = len(first) + judge(first, key_of(first), margin=0.018).more
-    decided = [judge(p, key_of(p), margin=0.018).verdict == "promote" for p in (draw(n) for _ in range(20))]
+    decided = [judge(p, key_of(p), margin=0.018).verdict == "promote" for p in (draw(n) for _ in range(10))]
     assert 0.5 <= sum(decided) / len(decided) < 1
 
 

@@ -26,8 +26,9 @@ import numpy.typing as npt
 from workshop_lib.operations.records import Record
 
 RATIO = 3.0
-"""Change of odds that each sum waits for. A smaller one is found later or not at all: with 2 the limits have to lie so much higher, for a
-reference of some hundred tickets, that even doubled odds are not found sooner."""
+"""Change of odds that each sum waits for; smaller ones are found later, or not at all. Waiting for 2 finds a category that doubled no
+sooner and one that tripled half as fast, because an unlucky reference of some hundred tickets looks like a small change: the limits
+have to lie higher."""
 PRIOR = 0.5
 """Added to each name's count (Jeffreys): a name that the reference lacks is rare, not impossible."""
 FEWEST = 200

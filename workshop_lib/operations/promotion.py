@@ -118,7 +118,8 @@ def judge(
     ordered = sorted(pairs, key=lambda p: place(p.ticket_id, salt=SALT))
     decided = {p.ticket_id: (_decision(p.candidate, task), _decision(p.current, task)) for p in ordered}
     differ = [p.ticket_id for p in ordered if _said(decided[p.ticket_id][0]) != _said(decided[p.ticket_id][1])]
-    agree = [p.ticket_id for p in ordered if p.ticket_id not in set(differ)]
+    differing = set(differ)
+    agree = [p.ticket_id for p in ordered if p.ticket_id not in differing]
     known = [i for i in differ if i in labels]
     first_open = next((k for k, i in enumerate(differ) if i not in labels), len(differ))
     used = known if random_labels else differ[:first_open]
@@ -135,7 +136,7 @@ def judge(
         owners = [family(i) for i in [*used, *zeros]]
         difference = paired_difference(a, b, owners, confidence=confidence)
     owners = [family(p.ticket_id) for p in ordered]
-    apart = share([p.ticket_id in set(differ) for p in ordered], owners, confidence=confidence)
+    apart = share([p.ticket_id in differing for p in ordered], owners, confidence=confidence)
     costs = [(p.candidate.ticket_cost_usd, p.current.ticket_cost_usd) for p in ordered]
     dearer = _dearer(costs, cost_ratio, owners, confidence)
     verdict, why = _verdict(difference, apart, dearer, margin, cost_ratio)
