@@ -47,7 +47,7 @@ def test_the_dashboard_shows_every_figure_and_says_that_all_is_quiet(fresh):
         dashboard.add(one)
     markup = dashboard.markup()
     for words in ("No alarm", "USD per 1,000", "escalated by stakes", "retried", "latency p95", "guardrail", "drift of",
-                  "category", "confidence", "no change proven", "false alarm in at most 5%"):  # fmt: skip
+                  "category", "confidence", "no change proven", "false alarm in about 5%"):  # fmt: skip
         assert words in markup
 
 

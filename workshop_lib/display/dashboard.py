@@ -227,7 +227,7 @@ def _alarm_rows(summary: Summary, alarms: Sequence[Alarm]) -> list[dict[str, str
             "alarm": s.alarm.name,
             "state": s.state.upper() if s.state == "raised" else s.state,
             "value": "" if math.isnan(s.value) else s.alarm.shown(s.value),
-            "limit": f"not {s.alarm.side} {s.alarm.shown(s.alarm.limit)}",
+            "raised if": f"{s.alarm.side} {s.alarm.shown(s.alarm.limit)}",
         }
         for s in evaluate(summary, alarms)
     ]
@@ -246,7 +246,7 @@ def _drift_table(state: DriftState | None) -> str:
         }
         for s in state.signals
     ]
-    promise = f"false alarm in at most {state.false_alarms:.0%} of runs of {state.horizon:,} tickets"
+    promise = f"false alarm in about {state.false_alarms:.0%} of runs of {state.horizon:,} tickets"
     return table(rows, caption=f"Drift since the reference, ticket {state.n:,} ({promise})")
 
 

@@ -27,7 +27,7 @@ from workshop_lib.operations.records import Record
 
 RATIO = 3.0
 """Change of odds that each sum waits for; smaller ones are found later, or not at all. Waiting for 2 finds a category that doubled no
-sooner and one that tripled half as fast, because an unlucky reference of some hundred tickets looks like a small change: the limits
+sooner and one that tripled after 236 tickets instead of 144 (benchmarks/README.md), because an unlucky reference of some hundred tickets looks like a small change: the limits
 have to lie higher."""
 PRIOR = 0.5
 """Added to each name's count (Jeffreys): a name that the reference lacks is rare, not impossible."""

@@ -354,7 +354,7 @@ class Monitor:
     def watching(self, answer: Callable[[Any], R], *, strategy: str) -> Callable[[Any], R]:
         """The same way of answering, with a record of each ticket and its duration by a monotonic clock.
 
-        What cannot be recorded is answered all the same, and is told to the log.
+        What cannot be recorded is answered all the same, and is told to the log. What `answer` raises is raised, and not recorded.
 
         Args:
             answer: item to `Handled` or `Outcome`, e.g. `cascade.run`.

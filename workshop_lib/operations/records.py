@@ -140,4 +140,4 @@ def _name(text: str) -> str:
     """A short name as it is; anything that looks like a text becomes "other"."""
     if not text:
         return NONE
-    return text if re.fullmatch(r"[\w .:%<>=/+-]{1,40}", text) else OTHER
+    return text if re.fullmatch(r"[\w .:%<>=/+-]{1,40}", text, re.ASCII) else OTHER

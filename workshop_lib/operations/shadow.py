@@ -152,7 +152,7 @@ class Shadow:
             )  # fmt: skip
 
     def close(self) -> None:
-        """Wait until the candidate has answered what waits, then let go of the store."""
+        """Wait until the candidate has answered what waits, then let go of the store. Its client's time limits bound the wait."""
         with self._lock:
             self._closed = True
         self._pool.shutdown(wait=True)

@@ -59,10 +59,9 @@ class Simulated:
         if self.detected is None or self.change_at is None:
             return f"{self.change}: {false} within {self.horizon:,} tickets."
         middle, low, high = self.median_delay
-        by = ", ".join(f"{name} {share:.0%}" for name, share in self.seen_by.items() if share)
         return (
-            f"{self.change}: seen in {self.detected}; half of the streams within {middle:.0f} tickets [{low:.0f}, {high:.0f}], nine in "
-            f"ten within {self.p90_delay:.0f}; first by {by}. Before it, {false} within {self.change_at:,} tickets."
+            f"{self.change}: seen in {self.detected}; half of the streams {self._within(middle)} tickets [{low:.0f}, {high:.0f}], nine in "
+            f"ten {self._within(self.p90_delay)}; first by {self._by}. Before it, {false} within {self.change_at:,} tickets."
         )
 
     def row(self) -> dict[str, str]:
@@ -73,9 +72,16 @@ class Simulated:
             "false alarms": f"{self.false_alarms} in {self.horizon if self.change_at is None else self.change_at:,} tickets",
             "detected": "" if self.detected is None else str(self.detected),
             "median delay": "" if self.detected is None else f"{middle:.0f} [{low:.0f}, {high:.0f}]",
-            "90 % within": "" if self.detected is None else f"{self.p90_delay:.0f}",
-            "first seen by": ", ".join(f"{name} {share:.0%}" for name, share in self.seen_by.items() if share),
+            "nine in ten": "" if self.detected is None else self._within(self.p90_delay),
+            "first seen by": self._by,
         }
+
+    @property
+    def _by(self) -> str:
+        return ", ".join(f"{name} {share:.0%}" for name, share in self.seen_by.items() if share >= 0.005)
+
+    def _within(self, delay: float) -> str:
+        return f"within {delay:.0f}" if math.isfinite(delay) else f"not within {self.horizon - (self.change_at or 0):,}"
 
 
 def simulate(
