@@ -3,6 +3,8 @@
 import io
 import json
 import math
+import subprocess
+import sys
 import threading
 from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +17,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from workshop_lib import Cascade, Tier, confidence_below, invalid_output, load_tickets, stakes
 from workshop_lib.local import Fault
 from workshop_lib.operations import Handled, Intervention
-from workshop_lib.operations.monitoring import Monitor, Window, default_alarms, evaluate, summarise
+from workshop_lib.operations.alarms import default_alarms, evaluate
+from workshop_lib.operations.monitoring import Monitor, Window, summarise
 from workshop_lib.operations.records import Record, bucket, record_of
 from workshop_lib.operations.sinks import DIMENSIONS, EmfSink, OtelSink, emf_line
 
@@ -326,3 +329,12 @@ def test_a_watched_answer_is_timed_by_a_clock_that_is_not_set_back(cascade):
         monitor.watching(cascade.run, strategy="cascade")(TICKETS[0])
     (record,) = monitor.window.summary().records
     assert record.latency_ms > 0
+
+
+def test_importing_operations_loads_nothing_heavy():
+    program = (
+        "import sys, workshop_lib.operations; "
+        "print(sorted({'numpy', 'scipy', 'boto3', 'pandas', 'opentelemetry', 'filelock', 'matplotlib'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -5,9 +5,10 @@ from workshop_lib.display.caching_chart import cost_against_hit_rate, cost_again
 from workshop_lib.display.charts import rules_fired, stated_confidence
 from workshop_lib.display.controls import slider, sliders, ticket_form
 from workshop_lib.display.cost_chart import cost_against_agreement
-from workshop_lib.display.dashboard import Dashboard, dashboard_figure, drift_chart, watch_records
+from workshop_lib.display.dashboard import Dashboard, watch_records
 from workshop_lib.display.disagreements import browse, disagreement, disagreements
 from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk
+from workshop_lib.display.operations_charts import dashboard_figure, drift_chart
 from workshop_lib.display.report import report, save_report
 from workshop_lib.display.router_charts import (
     gap_chart,

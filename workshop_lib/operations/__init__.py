@@ -1,7 +1,8 @@
 """OPERATING: what stands around a cascade that answers for a team, from the gate before it to the people behind it."""
 
+from workshop_lib.operations.alarms import Alarm, AlarmState, default_alarms, evaluate
 from workshop_lib.operations.handled import Handled, Intervention
-from workshop_lib.operations.monitoring import Alarm, AlarmState, Monitor, Summary, Window, default_alarms, evaluate
+from workshop_lib.operations.monitoring import Monitor, Summary, Window
 from workshop_lib.operations.records import Record, record_of
 from workshop_lib.operations.shadow import Pair, Shadow, load_pairs
 from workshop_lib.operations.sinks import EmfSink, OtelSink

@@ -164,14 +164,12 @@ class DriftState:
     def sentence(self) -> str:
         """For people, with the rate at which it is wrong."""
         told = " ".join(s.sentence for s in self.signals if not self.alarmed or s.alarmed_at is not None)
-        promise = (
-            f"Without a change at most {self.false_alarms:.0%} of runs of {self.horizon:,} tickets raise an alarm."
-        )
+        promise = f"Without a change about {self.false_alarms:.0%} of runs of {self.horizon:,} tickets raise an alarm."
         return f"After {self.n} tickets: {told} {promise}"
 
 
 class DriftWatch:
-    """Watches a stream of records for a change since the reference. An alarm stays until `restart`."""
+    """Watches a stream of records for a change since the reference. An alarm stays until `restart`. For one thread at a time."""
 
     def __init__(
         self,
