@@ -80,8 +80,8 @@ class Dashboard:
             "<div class='dashboard mathjax_ignore' style='max-width:80em;font-size:.9em'>"
             f"<div style='border-left:6px solid {tone};padding:.3em .8em'><b>{head}</b> over the last {summary.n:,} tickets"
             f"<ul style='margin:.2em 0'>{items}</ul></div>"
-            f"<div style='display:flex;gap:2em;flex-wrap:wrap'><div>{_figures(summary)}</div>"
-            f"<div>{table(_alarm_rows(summary, self.alarms), caption='Alarms')}{_drift_table(drift)}</div></div></div>"
+            f"<div style='display:flex;gap:1em;flex-wrap:wrap'><div>{_figures(summary)}</div>"
+            f"<div>{table(_alarm_rows(summary, self.alarms), caption='Alarms')}</div></div>{_drift_table(drift)}</div>"
         )
 
 
