@@ -5,8 +5,10 @@ from workshop_lib.display.caching_chart import cost_against_hit_rate, cost_again
 from workshop_lib.display.charts import rules_fired, stated_confidence
 from workshop_lib.display.controls import slider, sliders, ticket_form
 from workshop_lib.display.cost_chart import cost_against_agreement
+from workshop_lib.display.dashboard import Dashboard, watch_records
 from workshop_lib.display.disagreements import browse, disagreement, disagreements
 from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk
+from workshop_lib.display.operations_charts import dashboard_figure, drift_chart
 from workshop_lib.display.report import report, save_report
 from workshop_lib.display.router_charts import (
     gap_chart,
@@ -20,6 +22,7 @@ from workshop_lib.display.trace_tree import trace_tree
 
 __all__ = [
     "BulkTable",
+    "Dashboard",
     "Html",
     "Journey",
     "Picture",
@@ -28,9 +31,11 @@ __all__ = [
     "cost_against_agreement",
     "cost_against_hit_rate",
     "cost_against_prefix",
+    "dashboard_figure",
     "disagreement",
     "disagreements",
     "door_line",
+    "drift_chart",
     "escalation_flow",
     "gap_chart",
     "latencies",
@@ -52,4 +57,5 @@ __all__ = [
     "usd",
     "watch",
     "watch_bulk",
+    "watch_records",
 ]

@@ -4,6 +4,7 @@ from workshop_lib.operations.brownout import Breaker, BrownOut, StrongDown
 from workshop_lib.operations.guardrails import Gate
 from workshop_lib.operations.handled import Answering, Handled, Handles, Intervention, handle_all
 from workshop_lib.operations.permissions import iam_policy
+from workshop_lib.operations.shadow import Pair, Shadow, load_pairs
 
 __all__ = [
     "Answering",
@@ -13,7 +14,10 @@ __all__ = [
     "Handled",
     "Handles",
     "Intervention",
+    "Pair",
+    "Shadow",
     "StrongDown",
     "handle_all",
     "iam_policy",
+    "load_pairs",
 ]
