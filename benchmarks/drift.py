@@ -15,8 +15,8 @@ from workshop_lib import Cascade, Tier, load_tickets
 from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.evaluation import NoCalls, Recording, wilson
 from workshop_lib.evaluation.strategies import taught_rule
-from workshop_lib.operations.records import Record
-from workshop_lib.operations.simulation import incident, played, simulate
+from workshop_lib.monitoring.records import Record
+from workshop_lib.monitoring.simulation import incident, played, simulate
 
 REFERENCE, HORIZON, WINDOW = 500, 2_000, 200
 

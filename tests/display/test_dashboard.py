@@ -7,9 +7,9 @@ import pytest
 from nbclient import NotebookClient
 
 from workshop_lib.display import Dashboard, dashboard_figure, drift_chart, watch_records
-from workshop_lib.operations.drift import DriftWatch
-from workshop_lib.operations.records import Record
-from workshop_lib.operations.simulation import incident, simulate
+from workshop_lib.monitoring.drift import DriftWatch
+from workshop_lib.monitoring.records import Record
+from workshop_lib.monitoring.simulation import incident, simulate
 
 ATTACK = "<script>alert(1)</script>"
 NAMES = ("billing", "auth", "abuse", "other")
@@ -119,7 +119,7 @@ def test_the_drift_chart_tells_false_alarms_and_delays():
 
 def test_the_dashboard_stays_in_a_notebook_that_was_run_and_saved():
     code = (
-        "from workshop_lib.display import watch_records\nfrom workshop_lib.operations import Record\n"
+        "from workshop_lib.display import watch_records\nfrom workshop_lib.monitoring import Record\n"
         "_ = watch_records(Record(0.0, 's', 'cheap', 'answered') for _ in range(40))"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from workshop_lib.display.live import below_the_cell
 from workshop_lib.display.theme import GREEN, RED, table
-from workshop_lib.operations.alarms import Alarm, default_alarms, evaluate
-from workshop_lib.operations.monitoring import Summary, Window
-from workshop_lib.operations.records import Record
+from workshop_lib.monitoring.alarms import Alarm, default_alarms, evaluate
+from workshop_lib.monitoring.monitor import Summary, Window
+from workshop_lib.monitoring.records import Record
 
 if TYPE_CHECKING:
-    from workshop_lib.operations.drift import DriftState, DriftWatch
+    from workshop_lib.monitoring.drift import DriftState, DriftWatch
 
 UPDATE_S = 0.5
 """At most two pictures a second."""

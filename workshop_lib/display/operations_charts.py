@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from workshop_lib.display.canvas import shortened
 from workshop_lib.display.theme import BLUE, GREEN, GREY, PINK, RED, Picture, picture
-from workshop_lib.operations.alarms import Alarm, default_alarms, evaluate
-from workshop_lib.operations.monitoring import Summary, summarise
-from workshop_lib.operations.records import Record
+from workshop_lib.monitoring.alarms import Alarm, default_alarms, evaluate
+from workshop_lib.monitoring.monitor import Summary, summarise
+from workshop_lib.monitoring.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from workshop_lib.evaluation.statistics import Share
-    from workshop_lib.operations.drift import DriftWatch
-    from workshop_lib.operations.simulation import Simulated
+    from workshop_lib.monitoring.drift import DriftWatch
+    from workshop_lib.monitoring.simulation import Simulated
 
 SIGNAL_LOOKS = ((RED, "-"), (BLUE, "--"), (GREEN, "-."), (PINK, ":"))
 """Colour and dashes of each signal, in their order."""
@@ -74,7 +74,7 @@ def drift_chart(results: Sequence[Simulated], *, promised: float = 0.05) -> Pict
     """False alarms and delay of a drift simulation, with intervals.
 
     Args:
-        results: from `workshop_lib.operations.simulation.simulate`.
+        results: from `workshop_lib.monitoring.simulation.simulate`.
         promised: the rate of false alarms that the watches were made for.
 
     Raises:

@@ -1,6 +1,6 @@
 """TRACING: what happened to a request, step by step, with its cost."""
 
-from workshop_lib.operations.outlet import Delivery
+from workshop_lib.monitoring.outlet import Delivery
 from workshop_lib.tracing.agent import TracedShopAgent
 from workshop_lib.tracing.calls import trace_cascade, traced
 from workshop_lib.tracing.store import Span, Trace, TraceStoreError, load_traces

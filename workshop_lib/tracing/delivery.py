@@ -1,4 +1,4 @@
-"""Which collector spans go to, and how they are sent to it; the queue before it is `workshop_lib.operations.outlet`'s."""
+"""Which collector spans go to, and how they are sent to it; the queue before it is `workshop_lib.monitoring.outlet`'s."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from workshop_lib.bedrock.errors import ConfigurationError
-from workshop_lib.operations.outlet import Outlet
+from workshop_lib.monitoring.outlet import Outlet
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan

@@ -39,7 +39,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from workshop_lib.bedrock.catalogue import Catalogue, Usage
 from workshop_lib.bedrock.errors import BedrockError, ConfigurationError, UnknownModel
-from workshop_lib.operations.outlet import Delivery, Outlet
+from workshop_lib.monitoring.outlet import Delivery, Outlet
 from workshop_lib.tracing.delivery import Otlp, otlp_outlet
 from workshop_lib.tracing.redaction import TEXT, Redaction
 from workshop_lib.tracing.store import CACHE_READ, CACHE_WRITE, COST, INPUT, OPERATION, OUTPUT, SpanStore

@@ -16,11 +16,11 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from workshop_lib import Cascade, Tier, confidence_below, invalid_output, load_tickets, stakes
 from workshop_lib.local import Fault
+from workshop_lib.monitoring.alarms import default_alarms, evaluate
+from workshop_lib.monitoring.monitor import Monitor, Window, summarise
+from workshop_lib.monitoring.records import Record, bucket, record_of
+from workshop_lib.monitoring.sinks import DIMENSIONS, EmfSink, OtelSink, emf_line
 from workshop_lib.operations import Handled, Intervention
-from workshop_lib.operations.alarms import default_alarms, evaluate
-from workshop_lib.operations.monitoring import Monitor, Window, summarise
-from workshop_lib.operations.records import Record, bucket, record_of
-from workshop_lib.operations.sinks import DIMENSIONS, EmfSink, OtelSink, emf_line
 
 TICKETS = load_tickets("workshop")[:12]
 PLAIN = Record(1_000.0, "cascade", "cheap", "answered", category="billing", priority="P2", confidence="0.85")
@@ -304,7 +304,7 @@ def test_a_sink_that_raises_breaks_no_answer_and_its_losses_are_counted_and_told
 
 
 def test_a_sink_that_hangs_holds_up_nothing_and_what_finds_no_room_is_counted(monkeypatch):
-    monkeypatch.setattr("workshop_lib.operations.outlet.ROOM", 5)
+    monkeypatch.setattr("workshop_lib.monitoring.outlet.ROOM", 5)
     stuck, stream = Stuck(), io.StringIO()
     monitor = Monitor([stuck, EmfSink(stream)])
     for _ in range(400):

@@ -21,8 +21,8 @@ from workshop_lib.cascade.attempt import Attempt
 from workshop_lib.cascade.cascade import Cascade, id_of
 from workshop_lib.evaluation.statistics import Share, clustered_share
 from workshop_lib.evaluation.strategies import Asked, work_out
-from workshop_lib.operations.drift import SIGNALS, DriftWatch, Signal
-from workshop_lib.operations.records import Record, record_of
+from workshop_lib.monitoring.drift import SIGNALS, DriftWatch, Signal
+from workshop_lib.monitoring.records import Record, record_of
 
 NO_CHANGE = "no change"
 RESAMPLES = 1_000

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from workshop_lib.operations.records import Record
+from workshop_lib.monitoring.records import Record
 
 RATIO = 3.0
 """Change of odds that each sum waits for; smaller ones are found later, or not at all. Waiting for 2 finds a category that doubled no

@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from workshop_lib.cascade.attempt import Outcome
+from workshop_lib.monitoring.outlet import Delivery, Outlet
+from workshop_lib.monitoring.records import Record, record_of
+from workshop_lib.monitoring.sinks import Sink
 from workshop_lib.operations.handled import Handled
-from workshop_lib.operations.outlet import Delivery, Outlet
-from workshop_lib.operations.records import Record, record_of
-from workshop_lib.operations.sinks import Sink
 
 if TYPE_CHECKING:
     from workshop_lib.evaluation.statistics import Share

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from workshop_lib.operations.monitoring import Summary
-from workshop_lib.operations.records import Record
+from workshop_lib.monitoring.monitor import Summary
+from workshop_lib.monitoring.records import Record
 
 CONFIDENCE = 0.999
 """Of an alarm's interval. It is looked at after every ticket, so 95 % would be wrong many times a day."""
@@ -149,7 +149,7 @@ def evaluate(
 
     An alarm is raised when its share's whole Wilson interval lies beyond the limit, so that a handful of tickets wakes nobody. It is
     looked at again and again, and for that no interval states a false-alarm rate: a change that must be told from chance with one is
-    `workshop_lib.operations.drift`'s.
+    `workshop_lib.monitoring.drift`'s.
 
     Args:
         summary: of a window.

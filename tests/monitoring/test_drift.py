@@ -10,8 +10,8 @@ from workshop_lib import Cascade, Tier, load_tickets
 from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.evaluation import NoCalls, Recording
 from workshop_lib.evaluation.strategies import taught_rule
-from workshop_lib.operations.drift import SIGNALS, Detector, DriftWatch, Signal
-from workshop_lib.operations.simulation import incident, played, simulate
+from workshop_lib.monitoring.drift import SIGNALS, Detector, DriftWatch, Signal
+from workshop_lib.monitoring.simulation import incident, played, simulate
 
 CATEGORY = SIGNALS[:1]
 QUICK = {"horizon": 600, "simulations": 200}
