@@ -262,12 +262,7 @@ def test_overrides_name_the_field_and_both_sides():
     found = overrides(
         [outcome("T-0", "billing P3"), outcome("T-1", None)], {"T-0": label("billing P2"), "T-1": label()}
     )
-    assert [(c.item_id, c.field, c.model_said, c.person_said) for c in found.changed][0] == (
-        "T-0",
-        "priority",
-        "P3",
-        "P2",
-    )
+    assert [tuple(vars(c).values()) for c in found.changed[:1]] == [("T-0", "priority", "P3", "P2")]
     assert found.without_decision == 1
     assert found.rate["any"].value == 1
     assert "the reviewed tickets (2 reviewed)" in str(found)

@@ -8,6 +8,7 @@ from workshop_lib.display.cost_chart import cost_against_agreement
 from workshop_lib.display.disagreements import browse, disagreement, disagreements
 from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk
 from workshop_lib.display.report import report, save_report
+from workshop_lib.display.review_panel import ReviewPanel
 from workshop_lib.display.router_charts import (
     gap_chart,
     quality_cost_chart,
@@ -23,6 +24,7 @@ __all__ = [
     "Html",
     "Journey",
     "Picture",
+    "ReviewPanel",
     "browse",
     "confusions",
     "cost_against_agreement",
