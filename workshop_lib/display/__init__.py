@@ -2,6 +2,7 @@
 
 from workshop_lib.display.bakeoff_charts import confusions, escalation_flow, latencies
 from workshop_lib.display.caching_chart import cost_against_hit_rate, cost_against_prefix
+from workshop_lib.display.capacity_chart import scale_chart
 from workshop_lib.display.charts import rules_fired, stated_confidence
 from workshop_lib.display.controls import slider, sliders, ticket_form
 from workshop_lib.display.cost_chart import cost_against_agreement
@@ -45,6 +46,7 @@ __all__ = [
     "rules_fired",
     "save_report",
     "save_routing_page",
+    "scale_chart",
     "show_table",
     "slider",
     "sliders",
