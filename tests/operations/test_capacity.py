@@ -286,6 +286,19 @@ def test_the_cheapest_way_within_the_deadline_is_named(traffic, catalogue):
     assert scale_plan(both, catalogue, sizes=[10**12], deadline_h=12).best[10**12] == ""
 
 
+def test_a_saving_of_a_percent_is_not_worth_a_day(traffic, catalogue):
+    found = scale_plan(traffic, catalogue, sizes=[10**5])
+    assert points(found, "Bedrock batch")[10**5].usd < points(found, "one process")[10**5].usd
+    assert found.best[10**5] == "one process"
+
+
+def test_a_tier_that_stays_on_demand_waits_for_its_own_quota(traffic, catalogue):
+    found = scale_plan(traffic, catalogue, quotas={"strong": Quota(tokens_per_minute=42_075)})
+    at = points(found, "Bedrock batch")[10**6]
+    assert at.hours == pytest.approx(24 + 10**6 / 3_600)
+    assert "by quota: tokens per minute of strong" in at.limit
+
+
 def test_machines_that_cost_money_are_on_the_bill(traffic, catalogue):
     paid = Means(machine_usd_per_hour=Constant(1.0, "USD", "ours"))
     free, dear = scale_plan(traffic, catalogue), scale_plan(traffic, catalogue, means=paid)
@@ -305,7 +318,7 @@ def test_a_short_run_measures_the_rate_of_one_core(bedrock):
 
 def test_the_chart_tells_its_finding_and_its_numbers(traffic, catalogue):
     chart = scale_chart(scale_plan(traffic, catalogue, quotas={"strong": Quota(tokens_per_minute=1e6)}))
-    assert "Cheapest within 48 h" in chart.alt
+    assert "Within 48 h: one process up to" in chart.alt
     assert "1,000,000,000 tickets" in chart.alt
     assert "waits for" in chart.table
     assert chart.png.startswith(b"\x89PNG")

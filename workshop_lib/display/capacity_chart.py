@@ -8,12 +8,12 @@ from workshop_lib.display.canvas import title_of
 from workshop_lib.display.theme import BLUE, GREEN, GREY, RED, Picture, picture, usd
 from workshop_lib.operations.scale import BATCH, CLUSTER, PROCESS, ScalePlan
 
-LOOKS: Mapping[str, tuple[str, str, str]] = {
-    PROCESS: (GREEN, "-", "o"),
-    CLUSTER: (BLUE, "--", "s"),
-    BATCH: (RED, "-", "D"),
+LOOKS: Mapping[str, tuple[str, str, str, int]] = {
+    PROCESS: (GREEN, "-", "o", 11),
+    CLUSTER: (BLUE, "--", "s", 7),
+    BATCH: (RED, ":", "D", 4),
 }
-"""Colour, dashes and marker of each way."""
+"""Colour, dashes, marker and its size: where lines lie on each other, each is still seen around the next."""
 
 
 def scale_chart(found: ScalePlan) -> Picture:
@@ -22,24 +22,20 @@ def scale_chart(found: ScalePlan) -> Picture:
 
     sizes = list(found.best)
     ways = {name: [n for n in sizes if found.best[n] == name] for name in LOOKS}
-    words = [f"{name} up to {max(ns):,}" for name, ns in ways.items() if ns]
+    words = [f"{name} up to {max(ns):,}" for name, ns in sorted(ways.items(), key=lambda w: max(w[1], default=0)) if ns]
     none = [n for n in sizes if not found.best[n]]
-    title = f"Cheapest within {found.deadline_h:g} h: {', '.join(words) or 'nothing'}" + (
+    title = f"Within {found.deadline_h:g} h: {', '.join(words) or 'no way is in time'}" + (
         f"; for {min(none):,} tickets and more nothing is in time" if none and words else ""
     )
     with plt.rc_context({"text.parse_math": False}):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2))
         try:
             for way in found.ways:
-                colour, dashes, marker = LOOKS[way.name]
+                colour, dashes, marker, size = LOOKS[way.name]
                 at = [p.n for p in way.points]
                 for axes, values in ((left, [p.hours for p in way.points]), (right, [p.usd for p in way.points])):
-                    axes.loglog(at, values, dashes, color=colour, marker=marker, markersize=6, label=way.name)
-            left.axhline(found.deadline_h, color=GREY, linewidth=1, linestyle=":")
-            left.annotate(
-                f"deadline, {found.deadline_h:g} h", (sizes[0], found.deadline_h), (0, 3), textcoords="offset points",
-                color=GREY, fontsize=9,
-            )  # fmt: skip
+                    axes.loglog(at, values, dashes, color=colour, marker=marker, markersize=size, label=way.name)
+            left.axhline(found.deadline_h, color=GREY, linewidth=1, label=f"deadline, {found.deadline_h:g} h")
             for axes, name in ((left, "hours"), (right, "USD")):
                 axes.spines[["top", "right"]].set_visible(False)
                 axes.set_xlabel("tickets", loc="left")
@@ -65,7 +61,7 @@ def scale_chart(found: ScalePlan) -> Picture:
                         "hours": f"{row['hours']:,.2f}",
                         "USD": f"{row['USD']:,.2f}",
                         "waits for": row["limit"],
-                        "cheapest in time": "yes" if row["best"] else "",
+                        "to be taken": "yes" if row["best"] else "",
                     }
                     for row in found.rows()
                 ],

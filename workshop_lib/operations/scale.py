@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
 from workshop_lib.bedrock.catalogue import Catalogue
 from workshop_lib.bedrock.pacing import Quota
 from workshop_lib.cascade.attempt import Converses
@@ -22,6 +20,8 @@ from workshop_lib.operations.capacity import Plan, Traffic, plan
 from workshop_lib.triage.task import TRIAGE
 
 PROCESS, CLUSTER, BATCH = "one process", "Dask", "Bedrock batch"
+WORTH = 0.05
+"""A way that saves less than this share is not worth its trouble: the simpler one is named."""
 SIZES = (10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 
 
@@ -100,7 +100,7 @@ class ScalePlan:
     """Of one ticket a second: what a ticket takes of each quota."""
     means: Means
     best: Mapping[int, str]
-    """By number of tickets: the cheapest way within the deadline (of equal ones the simplest, which comes first); "" if none is."""
+    """By number of tickets: the simplest way within the deadline that no other one undercuts by 5 % or more; "" if none is."""
 
     def rows(self) -> list[dict[str, Any]]:
         """A row for each way and number, for a table."""
@@ -124,9 +124,7 @@ class ScalePlan:
     def __str__(self) -> str:
         lines = [f"Within {self.deadline_h:g} h, at USD {self.plan.usd_per_1000.value:.4f} per 1,000 on demand:"]
         lines += [f"- {way.sentence}" for way in self.ways]
-        lines.append(
-            "Cheapest within it: " + "; ".join(f"{n:,}: {name or 'none'}" for n, name in self.best.items()) + "."
-        )
+        lines.append("To be taken: " + "; ".join(f"{n:,}: {name or 'none'}" for n, name in self.best.items()) + ".")
         return "\n".join(lines)
 
 
@@ -177,8 +175,9 @@ def scale_plan(
     )
     best = {}
     for at, n in enumerate(sizes):
-        fit = [(w.points[at].usd, i) for i, w in enumerate(ways) if w.points[at].hours <= deadline_h]
-        best[n] = ways[min(fit)[1]].name if fit else ""
+        fit = [(w.name, w.points[at].usd) for w in ways if w.points[at].hours <= deadline_h]
+        least = min((cost for _, cost in fit), default=0.0)
+        best[n] = next((name for name, cost in fit if cost * (1 - WORTH) <= least), "")
     return ScalePlan(ways, deadline_h, single, means, best)
 
 
@@ -203,19 +202,21 @@ def calls_per_core_s(client: Converses, model: str = "cheap", *, calls: int = 20
     return Constant(rate, "calls/s", f"measured here: {calls} calls of {model}, {workers} at once")
 
 
-def _rate(traffic: Traffic, single: Plan, processes: float, overhead: float, means: Means) -> tuple[float, str]:
-    """Tickets a second on demand, and what limits them."""
-    count = len(traffic.tickets)
-    calls = sum(c.calls for parts in traffic.tickets.values() for c in parts) / count
-    wait = sum(c.latency_ms for parts in traffic.tickets.values() for c in parts) / count / 1e3
+def _rate(  # noqa: PLR0917  # called three times, here
+    traffic: Traffic, single: Plan, processes: float, overhead: float, means: Means, tiers: Sequence[str] = ()
+) -> tuple[float, str]:
+    """Tickets a second on demand, and what limits them: at all tiers, or at some alone."""
+    asked = [c for tier in tiers or traffic.tiers for c in traffic.of_tier(tier)]
+    calls, wait = (
+        total / len(traffic.tickets) for total in (sum(c.calls for c in asked), sum(c.latency_ms for c in asked) / 1e3)
+    )
     rates = {
         "CPU": processes * means.of("calls_per_core_s") / calls * (1 - overhead),
         "calls in flight": processes * means.of("in_flight") / max(wait, 1e-9),
     }
-    if single.binding is not None and single.binding.tickets_per_hour is not None:
-        rates[f"quota: {single.binding.kind.replace('_', ' ')} of {single.binding.tier}"] = (
-            single.binding.tickets_per_hour / 3_600
-        )
+    for need in (need for tier in single.tiers for need in tier.needs if tier.tier in (tiers or traffic.tiers)):
+        if need.tickets_per_hour is not None:
+            rates[f"quota: {need.kind.replace('_', ' ')} of {need.tier}"] = need.tickets_per_hour / 3_600
     limit = min(rates, key=lambda name: rates[name])
     return rates[limit], limit
 
@@ -240,7 +241,7 @@ def _on_demand(  # noqa: PLR0917  # called twice, above
         points.append(Point(n, hours, usd, limit))
     most = max(0, int((deadline_h - start_h) * 3_600 * rate))
     where = f" on {machines:.0f} machines" if engine else ""
-    said = f"{name}{where}: {rate:,.1f} tickets/s, {most:,} tickets in time; it waits for {limit}."
+    said = f"{name}{where}: {rate:,.1f} tickets/s, about {_about(most)} tickets in time; it waits for {limit}."
     if engine:
         alone, same = _rate(traffic, single, 1, 0.0, means)
         if rate <= alone * 1.05:
@@ -257,7 +258,6 @@ def _on_demand(  # noqa: PLR0917  # called twice, above
 def _batch(  # noqa: PLR0917  # called once, above
     traffic: Traffic, catalogue: Catalogue, single: Plan, sizes: Sequence[int], means: Means, deadline_h: float
 ) -> Way:
-    rate, limit = _rate(traffic, single, 1, 0.0, means)
     at_once = means.of("batch_max_records") * means.of("batch_jobs")
     turnaround, fewest = means.of("batch_turnaround_h"), means.of("batch_min_records")
     tickets = len(traffic.tickets)
@@ -269,7 +269,7 @@ def _batch(  # noqa: PLR0917  # called once, above
         batch = None if spec.batch_price is None else sum(spec.cost(c.usage, batch=True) for c in calls) / tickets
         demand = sum(spec.cost(c.usage) for c in calls) / tickets
         phases.append((tier, spec, len(calls) / tickets, batch, demand))
-    waits = float(np.sum([p[2] for p in phases]))
+    rates = {tier: _rate(traffic, single, 1, 0.0, means, [tier]) for tier in traffic.tiers}
 
     def work(n: int) -> Point:
         hours, usd, limits = 0.0, 0.0, []
@@ -280,7 +280,8 @@ def _batch(  # noqa: PLR0917  # called once, above
                 usd += n * batch
                 limits.append("batch turnaround")
             else:
-                hours += n / rate / 3_600 * (share / waits)
+                rate, limit = rates[tier]
+                hours += n / rate / 3_600
                 usd += n * demand
                 why = "no batch price" if batch is None else "too few records"
                 limits.append(f"{tier} on demand ({why}), by {limit}")
@@ -291,11 +292,17 @@ def _batch(  # noqa: PLR0917  # called once, above
     usual = single.usd_per_1000.value / 1_000
     saves = 1 - sum(p[4] if p[3] is None else p[3] for p in phases) / usual
     unlisted = [f"{spec.label} ({tier})" for tier, spec, _, batch, _ in phases if batch is None]
-    said = f"{BATCH}: {saves:.1%} cheaper from about {math.ceil(fewest / max(p[2] for p in phases)):,} tickets on, "
-    said += f"{most:,} tickets in time." if most else f"nothing in time: {turnaround:g} h a tier are assumed."
+    said = f"{BATCH}: {saves:.1%} cheaper from {math.ceil(fewest / max(p[2] for p in phases)):,} tickets on, "
+    said += (
+        f"about {_about(most)} tickets in time." if most else f"nothing in time: {turnaround:g} h a tier are assumed."
+    )
     if unlisted:
         said += f" No batch price is listed for {', '.join(unlisted)}: that part stays on demand."
     return Way(BATCH, points, most, said)
+
+
+def _about(n: int) -> str:
+    return f"{float(f'{n:.3g}'):,.0f}"
 
 
 def _most(work: Any, deadline_h: float) -> int:
