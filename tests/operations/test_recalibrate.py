@@ -1,10 +1,12 @@
 """Reviewed labels change a rule only where they show more than chance."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.operations.told import attempt, label, outcome
-from workshop_lib import ConfigurationError
+from workshop_lib import ConfigurationError, Reason
 from workshop_lib.cascade.calibration import calibrate
 from workshop_lib.operations.recalibrate import TooFewLabels, recalibrate
 
@@ -80,3 +82,12 @@ def test_one_target_is_named():
     outcomes, labels, *_ = traffic(150, overconfident)
     with pytest.raises(ValueError, match="one target"):
         recalibrate(outcomes, labels, threshold=0.7)
+
+
+def test_what_another_rule_sends_up_is_not_the_thresholds_to_keep():
+    outcomes, labels, *_ = traffic(200, overconfident)
+    stakes = [replace(o, reasons=(Reason("low_confidence"), Reason("needs_human"))) for o in outcomes]
+    found = recalibrate(stakes, labels, threshold=0.0, max_risk=0.2)
+    assert found.before.missed.value == 0
+    assert found.before.sent_up.value == found.after.sent_up.value == 1
+    assert not found.goes_up

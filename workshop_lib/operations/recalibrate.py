@@ -45,7 +45,7 @@ class Side:
     missed: Share
     """Of the reviewed tickets, those that are kept by the first tier and wrong."""
     sent_up: Share
-    """Of all tickets, those below the threshold."""
+    """Of all tickets, those below the threshold, or sent up by another rule of the cascade."""
     cost_per_1000_usd: float | None
     """Of all tickets; None: no answer of a second tier tells what going up costs."""
 
@@ -146,6 +146,10 @@ def recalibrate(
         )
     # Where max_risk is the target, what the strong tier says plays no part: right throughout stands for "not kept".
     strong_right = np.array([i not in above or right(above[i].decision, labels[i]) for i in ids], dtype=bool)
+    # What another rule sends up (stakes, say) is not the threshold's to keep.
+    forced = {o.item_id for o in outcomes if any(reason.rule != "low_confidence" for reason in o.reasons)}
+    elsewhere = np.array([i in forced for i in ids], dtype=bool)
+    effective = np.where(elsewhere, strong_right if quality is not None else True, verdicts)
     families = [family_of(i, labels[i]) for i in ids]
     raw = np.array([sure[i] for i in ids])
 
@@ -153,19 +157,20 @@ def recalibrate(
     held_out = calibrated_held_out(raw, verdicts, families, seed=seed)
     then = raw if calibrator is None else calibrator.of(raw)
     choice = choose_threshold(
-        fitted.of(raw), verdicts.tolist(), strong_right.tolist(), max_risk=max_risk, quality=quality,
+        fitted.of(raw), effective.tolist(), strong_right.tolist(), max_risk=max_risk, quality=quality,
         families=families, seed=seed,
     )  # fmt: skip
 
     everyone = list(sure)
     all_raw = np.array([sure[i] for i in everyone])
-    up_before = (all_raw if calibrator is None else calibrator.of(all_raw)) < threshold
-    up_after = fitted.of(all_raw) < choice.threshold
+    always = np.array([i in forced for i in everyone], dtype=bool)
+    up_before = always | ((all_raw if calibrator is None else calibrator.of(all_raw)) < threshold)
+    up_after = always | (fitted.of(all_raw) < choice.threshold)
     going = float(np.mean([a.cost_usd for a in above.values()])) if above else None
     paid = float(np.mean([first[i].cost_usd for i in everyone]))
 
     def side(used: Calibrator | None, at: float, predicted: Floats, up: npt.NDArray[np.bool_]) -> Side:
-        kept = (raw if used is None else used.of(raw)) >= at
+        kept = ~elsewhere & ((raw if used is None else used.of(raw)) >= at)
         return Side(
             used,
             at,
@@ -178,7 +183,7 @@ def recalibrate(
     before, after = side(calibrator, threshold, then, up_before), side(fitted, choice.threshold, held_out, up_after)
     brier = paired_difference((then - verdicts) ** 2, (held_out - verdicts) ** 2, families, seed=seed)
     why = _why(
-        before, brier, max_risk=max_risk, quality=quality, seen=(then < threshold, verdicts, strong_right),
+        before, brier, max_risk=max_risk, quality=quality, seen=(elsewhere | (then < threshold), verdicts, strong_right),
         families=families, seed=seed,
     )  # fmt: skip
     fewer = paired_difference(up_before.tolist(), up_after.tolist(), seed=seed)
