@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from workshop_lib.bedrock.errors import ConfigurationError
 from workshop_lib.bedrock.pacing import Quota
 from workshop_lib.bedrock.settings import Settings
 
@@ -91,6 +92,11 @@ def _measured(store: Path | None, settings: Settings, catalogue: Catalogue) -> t
     chosen, key = load_tickets("calibration", data_dir=settings.data_dir), load_labels(data_dir=settings.data_dir)
     labels = {ticket.id: key[ticket.id] for ticket in chosen}
     name = f"{settings.mode}-calibration.jsonl"
+    if not (settings.data_dir / "recorded" / name).is_file():
+        raise ConfigurationError(
+            f"There is no recorded run of the {settings.mode} door to plan from.",
+            advice="Run `workshop bulk tickets.jsonl` on some of your own tickets, then give its --store tickets.run.db.",
+        )
     recording = Recording.load(settings.data_dir / "recorded" / name)
     strategies = standard_strategies(NoCalls())
     compared = replay(
