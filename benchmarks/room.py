@@ -41,7 +41,6 @@ from workshop_lib import (
     run_bulk,
     stakes,
 )
-from workshop_lib.bedrock.pacing import quota_tokens
 from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.lessons import notebooks
 
@@ -146,7 +145,7 @@ def quota_table(kept: Mapping[str, Any], catalogue: Catalogue, *, minutes: float
     """How many people one quota of the strong model carries, if all run a lab's calls within the same so many minutes."""
     strong = catalogue["strong"]
     need = {
-        lab: (counts[strong.key]["calls"], quota_tokens(usage_of(counts[strong.key]), strong.output_burndown))
+        lab: (counts[strong.key]["calls"], strong.quota_tokens(usage_of(counts[strong.key])))
         for lab, counts in sorted(kept["labs"].items())
         if strong.key in counts and counts[strong.key]["calls"] > 10  # fewer are nobody's trouble
     }

@@ -2,8 +2,8 @@
 
 import pytest
 
-from workshop_lib import Settings, Usage
-from workshop_lib.bedrock.pacing import Limiter, Paced, Quota, quota_tokens
+from workshop_lib import Settings
+from workshop_lib.bedrock.pacing import Limiter, Paced, Quota
 from workshop_lib.local import Fault
 
 
@@ -74,18 +74,10 @@ def test_a_failed_call_gives_its_tokens_back(bedrock, endpoint, time):
     assert time.slept == []
 
 
-def test_an_output_token_takes_as_much_quota_as_the_model_says_and_a_cache_read_none():
-    usage = Usage(input_tokens=1_000, output_tokens=200, cache_read_tokens=5_000, cache_write_tokens=300)
-    assert quota_tokens(usage) == 1_500
-    assert quota_tokens(usage, burndown=5) == 2_300
-
-
 def test_a_paced_call_settles_with_the_models_burndown(bedrock, time):
     limiter = Limiter(Quota(tokens_per_minute=60_000), clock=time, sleep=time.sleep)
     reply = Paced(bedrock, {"strong": limiter}).converse("strong", "Which plan has SSO?", max_tokens=80)
-    behind = (
-        quota_tokens(reply.usage, bedrock.catalogue["strong"].output_burndown) - 100
-    )  # a tenth of a second was saved up
+    behind = bedrock.catalogue["strong"].quota_tokens(reply.usage) - 100  # a tenth of a second was saved up
     assert limiter.acquire(0) == pytest.approx(max(0, behind) / 1_000)
 
 

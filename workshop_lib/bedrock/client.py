@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ResponseStreamingError
 from workshop_lib.bedrock import errors
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec
 from workshop_lib.bedrock.guardrails import Assessment, GuardrailUnits, Source, blocks, policies_of
-from workshop_lib.bedrock.pacing import Limiter, Quota, quota_tokens
+from workshop_lib.bedrock.pacing import Limiter, Quota
 from workshop_lib.bedrock.replies import Gathered, Reply, StreamEvent, reply_from_wire
 from workshop_lib.bedrock.settings import Settings
 
@@ -150,7 +150,7 @@ class Bedrock:
                 spec.key, lambda: _whole(self.client(spec.key).converse(**request), "output", "usage")
             )
             reply = reply_from_wire(response, spec, wall_ms=(self._clock() - started) * 1e3, attempts=attempts)
-            used.append(quota_tokens(reply.usage, spec.output_burndown))
+            used.append(spec.quota_tokens(reply.usage))
         return reply
 
     def stream(

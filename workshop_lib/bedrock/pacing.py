@@ -13,21 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from workshop_lib.bedrock.catalogue import Usage
 from workshop_lib.bedrock.replies import Reply
 
 CHARACTERS_PER_TOKEN = 3.5
 """For guessing a prompt's tokens before it is sent; what was reserved in excess is given back when the answer is there."""
 
 SAVED_UP_S = 0.1
-
-
-def quota_tokens(usage: Usage, burndown: int = 1) -> int:
-    """Tokens that a finished call takes from a quota: cache reads none, each output token `burndown` of them.
-
-    Source: AWS's agent toolkit for Bedrock, "model invocation" (August 2026).
-    """
-    return usage.input_tokens + usage.cache_write_tokens + usage.output_tokens * burndown
 
 
 @dataclass(frozen=True)
@@ -130,10 +121,11 @@ class Paced:
             reply: Reply = self._client.converse(model, messages, max_tokens=max_tokens, **settings)
             return reply
         catalogue = getattr(self._client, "catalogue", None)
-        burndown = 1 if catalogue is None else catalogue[model].output_burndown
         with limiter.turn(f"{messages}{settings}", max_tokens) as used:
             reply = self._client.converse(model, messages, max_tokens=max_tokens, **settings)
-            used.append(quota_tokens(reply.usage, burndown))
+            usage = reply.usage
+            plain = usage.input_tokens + usage.cache_write_tokens + usage.output_tokens
+            used.append(plain if catalogue is None else catalogue[model].quota_tokens(usage))
         return reply
 
     def __getattr__(self, name: str) -> Any:

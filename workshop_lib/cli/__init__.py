@@ -18,6 +18,7 @@ from rich.table import Table
 from workshop_lib.bedrock.errors import WorkshopError
 from workshop_lib.bedrock.settings import Settings
 from workshop_lib.cli.bakeoff import bakeoff, label
+from workshop_lib.cli.capacity import plan
 from workshop_lib.cli.routing import evaluate_router
 from workshop_lib.triage.schema import Ticket
 
@@ -31,6 +32,7 @@ console = Console()
 app.command()(bakeoff)
 app.command()(label)
 app.command("evaluate-router")(evaluate_router)
+app.command()(plan)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from workshop_lib.display.bakeoff_charts import confusions, escalation_flow, latencies
 from workshop_lib.display.caching_chart import cost_against_hit_rate, cost_against_prefix
+from workshop_lib.display.capacity_chart import scale_chart
 from workshop_lib.display.charts import rules_fired, stated_confidence
 from workshop_lib.display.controls import slider, sliders, ticket_form
 from workshop_lib.display.cost_chart import cost_against_agreement
@@ -10,6 +11,7 @@ from workshop_lib.display.disagreements import browse, disagreement, disagreemen
 from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk
 from workshop_lib.display.operations_charts import dashboard_figure, drift_chart
 from workshop_lib.display.report import report, save_report
+from workshop_lib.display.review_panel import ReviewPanel
 from workshop_lib.display.router_charts import (
     gap_chart,
     quality_cost_chart,
@@ -26,6 +28,7 @@ __all__ = [
     "Html",
     "Journey",
     "Picture",
+    "ReviewPanel",
     "browse",
     "confusions",
     "cost_against_agreement",
@@ -48,6 +51,7 @@ __all__ = [
     "rules_fired",
     "save_report",
     "save_routing_page",
+    "scale_chart",
     "show_table",
     "slider",
     "sliders",

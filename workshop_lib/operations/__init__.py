@@ -4,6 +4,7 @@ from workshop_lib.operations.brownout import Breaker, BrownOut, StrongDown
 from workshop_lib.operations.guardrails import Gate
 from workshop_lib.operations.handled import Answering, Handled, Handles, Intervention, handle_all
 from workshop_lib.operations.permissions import iam_policy
+from workshop_lib.operations.review import Review, ReviewStore, Saved, Verdict
 from workshop_lib.operations.shadow import Pair, Shadow, load_pairs
 
 __all__ = [
@@ -15,8 +16,12 @@ __all__ = [
     "Handles",
     "Intervention",
     "Pair",
+    "Review",
+    "ReviewStore",
+    "Saved",
     "Shadow",
     "StrongDown",
+    "Verdict",
     "handle_all",
     "iam_policy",
     "load_pairs",
