@@ -96,8 +96,8 @@ class ModelSpec:
     max_output_tokens: int
     accepts_temperature: bool
     honours_forced_tool: bool
-    output_burndown: int
-    """How many quota tokens one output token takes when a call is settled."""
+    burndown: float
+    """How many quota tokens one output token takes when a call is settled (5 for Claude 3.7 and later, 1 for others)."""
     latency_p50_ms: float
     latency_p95_ms: float
     latency_source: str
@@ -110,6 +110,8 @@ class ModelSpec:
     cache_ttls: tuple[str, ...] = ()
     long_prompt_above: int | None = None
     long_prompt_factor: Decimal = Decimal(1)
+    batch_prices: Mapping[str, Price] = field(default_factory=dict)
+    """Scope to price in a batch job, for the models that a batch price is listed for."""
 
     @property
     def id(self) -> str:
@@ -121,12 +123,31 @@ class ModelSpec:
         """USD per million tokens in the scope in use."""
         return self.prices[self.scope]
 
-    def cost(self, usage: Usage) -> float:
+    @property
+    def batch_price(self) -> Price | None:
+        """USD per million tokens of a batch job in the scope in use; None: no batch price is listed."""
+        return self.batch_prices.get(self.scope)
+
+    def cost(self, usage: Usage, *, batch: bool = False) -> float:
         """USD of *one call* (a long prompt may change the price of the whole call).
 
         Computed in decimal and handed out as the nearest float.
+
+        Args:
+            batch: as a record of a batch job. Its price lists no cache, so all prompt tokens are input there.
+
+        Raises:
+            ConfigurationError: no batch price is listed for this model.
         """
-        exact = self.price.cost(usage)
+        price = self.price
+        if batch:
+            if self.batch_price is None:
+                raise ConfigurationError(
+                    f"No batch price is listed for {self.label} ({self.key}, {self.scope}).",
+                    advice="Price it on demand, or take a model with batch_prices in data/models.json.",
+                )
+            price, usage = self.batch_price, Usage(usage.prompt_tokens, usage.output_tokens)
+        exact = price.cost(usage)
         if self.long_prompt_above is not None and usage.prompt_tokens > self.long_prompt_above:
             exact *= self.long_prompt_factor
         return float(exact)
@@ -221,7 +242,10 @@ class Catalogue:
 
 
 def _spec(key: str, entry: Mapping[str, Any], scope: str) -> ModelSpec:
-    prices = {s: Price(**{k: Decimal(v) for k, v in p.items()}) for s, p in entry["prices"].items()}
+    prices, batch_prices = (
+        {s: Price(**{k: Decimal(v) for k, v in p.items()}) for s, p in entry.get(name, {}).items()}
+        for name in ("prices", "batch_prices")
+    )
     long_prompt = entry.get("long_prompt", {})
     return ModelSpec(
         key=key,
@@ -235,7 +259,7 @@ def _spec(key: str, entry: Mapping[str, Any], scope: str) -> ModelSpec:
         max_output_tokens=entry["max_output_tokens"],
         accepts_temperature=entry["accepts_temperature"],
         honours_forced_tool=entry["honours_forced_tool"],
-        output_burndown=entry["output_burndown"],
+        burndown=float(entry["output_burndown"]),
         latency_p50_ms=entry["latency"]["p50_ms"],
         latency_p95_ms=entry["latency"]["p95_ms"],
         latency_source=entry["latency"]["source"],
@@ -245,4 +269,5 @@ def _spec(key: str, entry: Mapping[str, Any], scope: str) -> ModelSpec:
         cache_ttls=tuple(entry.get("cache_ttls", ())),
         long_prompt_above=long_prompt.get("above_tokens"),
         long_prompt_factor=Decimal(long_prompt.get("factor", "1")),
+        batch_prices=batch_prices,
     )
