@@ -112,6 +112,8 @@ class ModelSpec:
     long_prompt_factor: Decimal = Decimal(1)
     batch_prices: Mapping[str, Price] = field(default_factory=dict)
     """Scope to price in a batch job, for the models that a batch price is listed for."""
+    structured_output: bool = False
+    """Whether `outputConfig.textFormat` is listed for it: JSON in the text, held to a schema."""
 
     @property
     def id(self) -> str:
@@ -270,4 +272,5 @@ def _spec(key: str, entry: Mapping[str, Any], scope: str) -> ModelSpec:
         long_prompt_above=long_prompt.get("above_tokens"),
         long_prompt_factor=Decimal(long_prompt.get("factor", "1")),
         batch_prices=batch_prices,
+        structured_output=entry.get("structured_output", False),
     )
