@@ -15,10 +15,9 @@ them and goes on; their output in S3 is read again, not paid again.
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -27,11 +26,26 @@ from typing import Any, NoReturn
 
 from workshop_lib.bedrock import errors
 from workshop_lib.bedrock.catalogue import ModelSpec, Usage
-from workshop_lib.bedrock.client import Bedrock, Message, Tool
+from workshop_lib.bedrock.client import Bedrock
 from workshop_lib.bedrock.errors import BedrockError, ConfigurationError
-from workshop_lib.bedrock.replies import Reply, reply_from_wire
+from workshop_lib.bedrock.replies import Reply
 from workshop_lib.bulk.intake import identify, twice
 from workshop_lib.bulk.jobs import ENDED, BatchFailed, BatchJobs, Busy
+from workshop_lib.bulk.records import (
+    Asked,
+    AsText,
+    Told,
+    error_in,
+    lost_reply,
+    not_now,
+    price_of,
+    price_said,
+    readable,
+    refuse,
+    reply_in,
+    to_line,
+    unread,
+)
 from workshop_lib.bulk.rows import Row, attempt_of, final_row, first_row
 from workshop_lib.bulk.runner import open_store
 from workshop_lib.bulk.store import Store, StoreMismatch
@@ -41,20 +55,6 @@ from workshop_lib.triage.datasets import read_tickets
 
 TRIES = 2
 """In how many jobs of one tier a ticket is put at most."""
-TEXT_FORM = "There is no tool to call here. Wherever one is spoken of, write what would be its input, one JSON object, as your whole answer."
-_NOT_STRICT = (
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "multipleOf",
-    "minLength",
-    "maxLength",
-    "default",
-)
-_BY_STATUS: dict[int, type[BedrockError]] = {
-    408: errors.ModelTimeout, 424: errors.ModelFailed, 429: errors.Throttled, 403: errors.AccessDenied,
-}  # fmt: skip
 
 
 class NoAnswer(BedrockError):
@@ -63,69 +63,6 @@ class NoAnswer(BedrockError):
     default_advice = (
         "Ask for it on demand: run_bulk(cascade.using(AsText(client)), ..., store=the same, retry_failed=True)."
     )
-
-
-class AsText:
-    """A client that asks for JSON in the text where a tool is given: what can be asked in a batch job as well as on demand.
-
-    Where the catalogue lists structured output, the schema goes into `outputConfig.textFormat`, without the limits on numbers and
-    lengths that it does not take; else into the system prompt. `Task.parse` checks the answer against the whole schema either way.
-    """
-
-    def __init__(self, client: Bedrock) -> None:
-        self.client, self.catalogue = client, client.catalogue
-
-    @property
-    def door(self) -> dict[str, str]:
-        """The client's, and that answers come as text: they are not mixed with those of a tool."""
-        return {**self.client.door, "form": "text"}
-
-    def converse(
-        self,
-        model: str,
-        messages: str | Sequence[Message],
-        *,
-        system: str | Sequence[Message] = (),
-        tool: Tool | None = None,
-        max_tokens: int = 512,
-        temperature: float | None = 0.0,
-    ) -> Reply:
-        """As `Bedrock.converse`."""
-        system, extra = self._form(model, system, tool)
-        return self.client.converse(
-            model, messages, system=system, max_tokens=max_tokens, temperature=temperature, extra=extra
-        )
-
-    def request(
-        self,
-        model: str,
-        messages: str | Sequence[Message],
-        *,
-        system: str | Sequence[Message] = (),
-        tool: Tool | None = None,
-        max_tokens: int = 512,
-        temperature: float | None = 0.0,
-    ) -> dict[str, Any]:
-        """What `converse` sends."""
-        system, extra = self._form(model, system, tool)
-        return self.client.request(
-            model, messages, system=system, max_tokens=max_tokens, temperature=temperature, extra=extra
-        )
-
-    def _form(
-        self, model: str, system: str | Sequence[Message], tool: Tool | None
-    ) -> tuple[str | Sequence[Message], dict[str, Any]]:
-        if tool is None:
-            return system, {}
-        words, extra = TEXT_FORM, {}
-        if self.catalogue[model].structured_output:
-            schema = {"name": tool.name, "description": tool.description, "schema": json.dumps(_strict(tool.schema))}
-            extra = {"outputConfig": {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": schema}}}}
-        else:
-            words = f"{words} Its JSON Schema: {json.dumps(tool.schema)}"
-        if isinstance(system, str):
-            return f"{system}\n\n{words}".strip(), extra
-        return [*system, {"text": words}], extra
 
 
 @dataclass
@@ -165,8 +102,8 @@ class _Job:
     token: str = ""
     records: dict[str, str] = field(default_factory=dict)
     """Ticket to the digest of its text."""
-    settled: bool = False
-    """Everything in it has its row, or it failed as a whole."""
+    void: bool = False
+    """It was never made, or failed as a whole: its tickets go into another one."""
 
 
 @dataclass
@@ -223,7 +160,8 @@ class BatchRun(Iterable[Row]):
             on_demand, workers, poll_s, really, sleep,
         )  # fmt: skip
         self._specs: dict[str, ModelSpec] = {tier.name: client.catalogue[tier.model] for tier in cascade.tiers}
-        self._jobs = [_Job(name, Phase(**told.pop("phase")), **told) for name, told in store.notes("batch/").items()]
+        noted = store.notes("batch/").values()
+        self._jobs = [_Job(**{**told, "phase": Phase(**told["phase"])}) for told in noted]
 
     @property
     def phases(self) -> list[Phase]:
@@ -240,9 +178,9 @@ class BatchRun(Iterable[Row]):
             for ticket in self._tickets.values():
                 size = len(self._line(ticket, tier, came=()))
                 usage += Usage(input_tokens=size // 2, output_tokens=tier.max_tokens or self.cascade.task.max_tokens)
-            cost = _cost(spec, usage)
+            cost = price_of(spec, usage)
             total += cost
-            lines.append(f"  {tier.name}: {spec.id}, USD {cost:.2f} at most if all get so far ({_price_said(spec)})")
+            lines.append(f"  {tier.name}: {spec.id}, USD {cost:.2f} at most if all get so far ({price_said(spec)})")
         return "\n".join(
             [
                 f"The bill: at most USD {total:.2f} for one answer of every tier to each of {len(self._tickets)} tickets, one token to two",
@@ -293,10 +231,6 @@ class BatchRun(Iterable[Row]):
             yield from self._ask_now(tier, waiting)
         for ticket in self._waiting(tier):
             yield from self._advance(ticket, self._give_up(ticket, tier))
-        for job in self._jobs:
-            if job.phase.tier == tier.name and not job.settled:
-                job.settled = True
-                self._note(job)
 
     def _waiting(self, tier: Tier) -> list[_Ticket]:
         return [ticket for ticket in self._tickets.values() if ticket.waits_for == tier.name]
@@ -304,7 +238,7 @@ class BatchRun(Iterable[Row]):
     def _resume(self, tier: Tier) -> list[_Job]:
         """Jobs of an earlier run whose output is still needed; one whose making was cut off is looked for on AWS."""
         waiting = {ticket.item_id for ticket in self._waiting(tier)}
-        left = [j for j in self._jobs if j.phase.tier == tier.name and not j.settled and waiting & j.records.keys()]
+        left = [j for j in self._jobs if j.phase.tier == tier.name and not j.void and waiting & j.records.keys()]
         for job in left:
             for item_id in waiting & job.records.keys():
                 if self._tickets[item_id].digest != job.records[item_id]:
@@ -316,7 +250,7 @@ class BatchRun(Iterable[Row]):
 
     def _forget(self, job: _Job) -> Iterator[list[_Ticket]]:
         """The tickets of a job that was never made; together again, so that its token is the same should AWS know it after all."""
-        job.settled, job.phase.state = True, "Not made"
+        job.void, job.phase.state = True, "Not made"
         job.token = ""
         self._note(job)
         tickets = [self._tickets.get(item_id) for item_id in job.records]
@@ -325,6 +259,7 @@ class BatchRun(Iterable[Row]):
 
     def _chunks(self, tier: Tier, planned: list[list[_Ticket]]) -> list[list[_Ticket]]:
         """The tickets of each job to be made now."""
+        planned = [chunk for chunk in planned if all(ticket.waits_for == tier.name for ticket in chunk)]
         taken = {ticket.item_id for chunk in planned for ticket in chunk}
         due = [t for t in self._waiting(tier) if t.tries < TRIES and t.item_id not in taken]
         if len(due) < self.jobs.minimum:
@@ -375,7 +310,7 @@ class BatchRun(Iterable[Row]):
         """What an ended job says about each of its tickets. Tokens that it counts and that no line shows are the lost records'."""
         phase = job.phase
         if phase.state == "Failed":
-            self._failed(job)
+            self._failed(job, phase.message or "the service gives no reason.")
         found = self._read(job)
         spec = self._specs[tier.name]
         mine = [t for t in map(self._tickets.get, job.records) if t is not None and t.waits_for == tier.name]
@@ -389,21 +324,24 @@ class BatchRun(Iterable[Row]):
                 phase.refused += 1
         lost_ids = [record_id for record_id in job.records if record_id not in found]
         phase.lost = len(lost_ids)
-        shares = dict(zip(lost_ids, _unread(self.jobs.manifest(phase.job_arn), read, len(lost_ids)), strict=False))
-        phase.cost_usd = _cost(spec, read) + sum(_cost(spec, usage) for usage in shares.values())
+        shares = dict(zip(lost_ids, unread(self.jobs.manifest(phase.job_arn), read, len(lost_ids)), strict=False))
+        if phase.refused == len(job.records):  # not each ticket's fault, and the next tier should not pay for it
+            self._failed(
+                job, f"all {phase.refused} records were refused: {error_in(next(iter(found.values())), spec).message}"
+            )
+        phase.cost_usd = price_of(spec, read) + sum(price_of(spec, usage) for usage in shares.values())
         self._note(job)
         for ticket in mine:
             ticket.tries += 1
-            line = found.get(ticket.item_id)
-            if line is None:
+            said = found.get(ticket.item_id)
+            if said is None:
                 ticket.problem = NoAnswer(f"Job {phase.job_arn} ({phase.state}) has no line for {ticket.item_id}.")
                 if (usage := shares.get(ticket.item_id, Usage())) != Usage():
-                    ticket.lost.append(_lost_reply(spec, usage))
-            elif "modelOutput" in line:
-                reply = reply_from_wire(line["modelOutput"], spec, wall_ms=0, attempts=1)
-                ticket.came.append(replace(reply, cost_usd=_cost(spec, reply.usage)))
+                    ticket.lost.append(lost_reply(spec, usage))
+            elif "modelOutput" in said:
+                ticket.came.append(reply_in(said, spec))
             else:
-                error = _error_of(line, spec)
+                error = error_in(said, spec)
                 ticket.problem = error
                 if isinstance(error, errors.InvalidRequest | errors.AccessDenied):  # asked again, it is refused again
                     ticket.came.append(error)
@@ -414,7 +352,7 @@ class BatchRun(Iterable[Row]):
         found: dict[str, dict[str, Any]] = {}
         job.phase.unreadable = job.phase.doubled = 0
         for raw in self.jobs.output(job.phase.job_arn):
-            line = _readable(raw)
+            line = readable(raw)
             record_id = line.get("recordId")
             if not isinstance(record_id, str) or record_id not in job.records:
                 job.phase.unreadable += 1
@@ -426,11 +364,11 @@ class BatchRun(Iterable[Row]):
             found[record_id] = line
         return found
 
-    def _failed(self, job: _Job) -> NoReturn:
-        job.settled = True
+    def _failed(self, job: _Job, why: str) -> NoReturn:
+        job.void = True
         self._note(job)
         raise BatchFailed(
-            f"Batch job {job.phase.job_arn} of the tier {job.phase.tier} failed: {job.phase.message or 'the service gives no reason'}",
+            f"Batch job {job.phase.job_arn} of the tier {job.phase.tier} failed: {why}",
             advice="Mend what the message names (role, bucket, quota, model) and run the same call again: this job is made anew, "
             "all others are kept.",
         )
@@ -440,7 +378,7 @@ class BatchRun(Iterable[Row]):
         if not tickets:
             return
         phase = Phase(tier.name, self._specs[tier.name].key, len(tickets), state="on demand", price="on demand")
-        job = _Job(f"batch/{len(self._jobs):06d}", phase, settled=True)
+        job = _Job(f"batch/{len(self._jobs):06d}", phase)
         self._jobs.append(job)
         with ThreadPoolExecutor(self._workers, "batch") as pool:
             calls = {pool.submit(self._try, ticket, tier, self._client.converse): ticket for ticket in tickets}
@@ -462,7 +400,7 @@ class BatchRun(Iterable[Row]):
         if ticket.tries < TRIES:
             why = f" Fewer than {self.jobs.minimum} tickets wait, and on_demand is off.{why}"
         told = f"{ticket.item_id} has no usable answer of the tier {tier.name} after {ticket.tries} jobs.{why}"
-        return self._try(ticket, tier, partial(_refuse, NoAnswer(told, model=self._specs[tier.name].key)))
+        return self._try(ticket, tier, partial(refuse, NoAnswer(told, model=self._specs[tier.name].key)))
 
     # --- one ticket
 
@@ -504,24 +442,18 @@ class BatchRun(Iterable[Row]):
         if found is not None and found.tier == tier.name:
             return found
         try:
-            return self._try(ticket, tier, _not_now)
-        except _Asked:
+            return self._try(ticket, tier, not_now)
+        except Asked:
             raise _Waits(tier.name) from None
 
     def _line(self, ticket: _Ticket, tier: Tier, *, came: Sequence[Reply | BedrockError] | None = None) -> bytes:
         """A ticket's record for a job: exactly what would be asked on demand."""
-        try:
-            told = _Told(ticket.came if came is None else came, _not_now)
-            attempt(ticket.item, tier, task=self.cascade.task, client=told)
-        except _Asked as asked:
-            body = self._client.request(asked.model, asked.messages, **asked.settings)
-            record = {"recordId": ticket.item_id, "modelInput": {k: v for k, v in body.items() if k != "modelId"}}
-            return json.dumps(record, ensure_ascii=False).encode() + b"\n"
-        raise AssertionError(f"{ticket.item_id} has been answered")
+        said = ticket.came if came is None else came
+        return to_line(self._client, ticket.item_id, ticket.item, tier=tier, task=self.cascade.task, came=said)
 
     def _try(self, ticket: _Ticket, tier: Tier, then: Callable[..., Reply]) -> Attempt[Any]:
         """The attempt of what has come, and of what `then` adds."""
-        found = attempt(ticket.item, tier, task=self.cascade.task, client=_Told(ticket.came, then))
+        found = attempt(ticket.item, tier, task=self.cascade.task, client=Told(ticket.came, then))
         unheard = max(0, ticket.tries - len(ticket.came))
         return replace(found, replies=(*ticket.lost, *found.replies), http_attempts=found.http_attempts + unheard)
 
@@ -629,106 +561,9 @@ def _intake(cascade: Cascade[Any], items: Iterable[Any], store: Store) -> tuple[
     return list(waiting.values()), len(seen) - len(waiting)
 
 
-class _Asked(Exception):
-    """What would be asked now."""
-
-    def __init__(self, model: str, messages: Any, settings: Mapping[str, Any]) -> None:
-        super().__init__(model)
-        self.model, self.messages, self.settings = model, messages, settings
-
-
 class _Waits(Exception):
     """A ticket gets no further before this tier has been asked."""
 
     def __init__(self, tier: str) -> None:
         super().__init__(tier)
         self.tier = tier
-
-
-class _Told:
-    """A client that says what has come back so far, one after the other, and then does what it is told."""
-
-    def __init__(self, came: Sequence[Reply | BedrockError], then: Callable[..., Reply]) -> None:
-        self._left, self._then = deque(came), then
-
-    def converse(self, model: str, messages: Any, **settings: Any) -> Reply:
-        if not self._left:
-            return self._then(model, messages, **settings)
-        said = self._left.popleft()
-        if isinstance(said, BedrockError):
-            raise said
-        return said
-
-
-def _not_now(model: str, messages: Any, **settings: Any) -> NoReturn:
-    raise _Asked(model, messages, settings)
-
-
-def _refuse(error: BedrockError, *_: Any, **__: Any) -> NoReturn:
-    raise error
-
-
-def _readable(raw: bytes) -> dict[str, Any]:
-    """An output line that says something: with an answer in Converse's form, or with an error. Else nothing."""
-    try:
-        line = json.loads(raw)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(line, dict):
-        return {}
-    said = line.get("modelOutput")
-    if said is None:
-        return line if isinstance(line.get("error"), dict) else {}
-    try:
-        blocks, usage = said["output"]["message"]["content"], said["usage"]
-        whole = all(isinstance(block, dict) for block in blocks) and Usage.from_wire(usage) != Usage()
-    except (TypeError, KeyError, ValueError, AttributeError):
-        return {}
-    return line if whole else {}
-
-
-def _error_of(line: Mapping[str, Any], spec: ModelSpec) -> BedrockError:
-    """The error in a record's place, as one of ours."""
-    code, said = str(line["error"].get("errorCode", "")), str(line["error"].get("errorMessage", "no reason given"))
-    status = int(code) if code.isdecimal() else 500
-    kind = _BY_STATUS.get(status) or (errors.ServiceFault if status >= 500 else errors.InvalidRequest)
-    return kind(f"{spec.key}: {said.rstrip('.')}.", model=spec.key, code=code, attempts=1)
-
-
-def _unread(manifest: Mapping[str, int], read: Usage, records: int) -> list[Usage]:
-    """The tokens that a job counts and that no line shows, in equal parts for so many records."""
-    names = (("inputTokenCount", read.prompt_tokens), ("outputTokenCount", read.output_tokens))
-    left = [max(0, manifest.get(name, 0) - shown) for name, shown in names]
-    parts = [[tokens * (i + 1) // records - tokens * i // records for tokens in left] for i in range(records)]
-    return [Usage(input_tokens=part[0], output_tokens=part[1]) for part in parts]
-
-
-def _lost_reply(spec: ModelSpec, usage: Usage) -> Reply:
-    said: dict[str, Any] = {"role": "assistant", "content": []}
-    return Reply(spec.key, spec.id, said, "", usage, _cost(spec, usage), latency_ms=0, wall_ms=0)
-
-
-def _cost(spec: ModelSpec, usage: Usage) -> float:
-    """USD as a record of a job; at the on-demand price where no batch price is listed."""
-    return spec.cost(usage, batch=spec.batch_price is not None)
-
-
-def _price_said(spec: ModelSpec) -> str:
-    return "batch price" if spec.batch_price is not None else "on-demand price: no batch price is listed"
-
-
-def _strict(schema: Any) -> Any:
-    """A schema as structured output takes it: closed objects, without limits on numbers and lengths."""
-    if isinstance(schema, list):
-        return [_strict(part) for part in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    made: dict[str, Any] = {}
-    for key, part in schema.items():
-        if key == "properties" and isinstance(part, Mapping):  # its keys are names, not keywords
-            made[key] = {name: _strict(form) for name, form in part.items()}
-        elif key not in _NOT_STRICT:
-            made[key] = _strict(part)
-    if made.get("type") == "object":
-        made["additionalProperties"] = False
-    return made

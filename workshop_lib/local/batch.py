@@ -297,17 +297,7 @@ class BatchService:
         params = {**body, "modelId": job.request["modelId"]}
         entry = Entry("Batch", params["modelId"], f"{job.id}/{record_id}", 1, status=200)
         try:
-            if fault == "error":
-                raise ServiceError(
-                    "InternalServerException", "The system encountered an unexpected error during processing."
-                )
-            if job.request.get("modelInvocationType") != "Converse":
-                raise ServiceError("ValidationException", "The local door answers jobs of the type Converse only.")
-            if "toolConfig" in params:
-                raise ServiceError(
-                    "ValidationException", "toolConfig is not supported in batch inference of the type Converse."
-                )
-            self._converse.check(self._converse.model.operation_model("Converse"), params)
+            self._check(job, params, fault)
             answer = self._engine.converse(params, job.region, batch=True)
         except ServiceError as error:
             status = self._converse.error(error).status
@@ -317,6 +307,24 @@ class BatchService:
         entry.usage, entry.cost_usd, entry.latency_ms = answer.usage, answer.cost_usd, answer.latency_ms
         self._journal.add(entry)
         return {"modelOutput": answer.result}, answer.usage
+
+    def _check(self, job: _Job, params: Mapping[str, Any], fault: str) -> None:
+        """Refuse what a batch job refuses.
+
+        Raises:
+            ServiceError: for the record's line.
+        """
+        if fault == "error":
+            raise ServiceError(
+                "InternalServerException", "The system encountered an unexpected error during processing."
+            )
+        if job.request.get("modelInvocationType") != "Converse":
+            raise ServiceError("ValidationException", "The local door answers jobs of the type Converse only.")
+        if "toolConfig" in params:
+            raise ServiceError(
+                "ValidationException", "toolConfig is not supported in batch inference of the type Converse."
+            )
+        self._converse.check(self._converse.model.operation_model("Converse"), params)
 
 
 def _object(line: bytes) -> dict[str, Any]:

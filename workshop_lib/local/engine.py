@@ -13,6 +13,7 @@ from statistics import NormalDist
 from typing import Any
 
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec, Usage
+from workshop_lib.bedrock.replies import first_object
 from workshop_lib.embedding import count_wordpieces, first_wordpieces
 from workshop_lib.local import guardrails, invoke
 from workshop_lib.local.faults import MESSAGES, Fault, FaultSchedule
@@ -340,6 +341,11 @@ def _output_schema(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
     asked = (
         params.get("outputConfig", {}).get("textFormat", {}).get("structure", {}).get("jsonSchema", {}).get("schema")
     )
+    if asked is None and "toolConfig" not in params:  # a model without structured output is shown the schema
+        _, shown, behind = " ".join(b["text"] for b in params.get("system", ()) if "text" in b).rpartition(
+            "JSON Schema:"
+        )
+        return first_object(behind) if shown else None
     if asked is None:
         return None
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import threading
 import uuid
 from collections.abc import Mapping
@@ -110,10 +111,12 @@ class Objects:
                 return Response(200, {}, b"")
             if not key and method == "GET" and query.get("list-type") == "2":
                 return self._listing(bucket, query)
+            if method == "PUT":
+                body = _whole(headers, body)
             if key and method in ("PUT", "POST") and ("uploads" in query or "uploadId" in query):
-                return self._multipart(method, bucket, key, query, headers, body)
+                return self._multipart(bucket, key, query, body)
             if key and method == "PUT":
-                return Response(200, {"etag": self.put(bucket, key, _whole(headers, body))}, b"")
+                return Response(200, {"etag": self.put(bucket, key, body)}, b"")
             if key and method in ("GET", "HEAD"):
                 return self._shown(method, self._object(bucket, key), headers)
             if key and method == "DELETE":
@@ -121,19 +124,22 @@ class Objects:
                     key, None
                 )
                 return Response(204, {}, b"")
-            raise ObjectError("NotImplemented", f"The local door does not offer {method} of this in S3.")
+            return _refused("NotImplemented", f"The local door does not offer {method} of this in S3.", method)
         except ObjectError as error:
-            said = f"<Error><Code>{error.code}</Code><Message>{escape(error.message)}</Message></Error>"
-            return Response(
-                _STATUS.get(error.code, 400), {"content-type": XML}, b"" if method == "HEAD" else said.encode()
-            )
+            return _refused(error.code, error.message, method)
 
     def _shown(self, method: str, found: _Object, headers: Mapping[str, str]) -> Response:
         told = {"etag": found.etag, "last-modified": found.modified, "content-type": "binary/octet-stream"}
         if headers.get("x-amz-checksum-mode", "").upper() == "ENABLED":
             told["x-amz-checksum-sha256"] = found.sha256
-        told["content-length"] = str(len(found.body))
-        return Response(200, told, b"" if method == "HEAD" else found.body)
+        body, status = found.body, 200
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", headers.get("range", "")):
+            start, end = int(asked[1]), min(int(asked[2] or len(body)), len(body) - 1)
+            told["content-range"] = f"bytes {start}-{end}/{len(body)}"
+            body, status = body[start : end + 1], 206
+            told.pop("x-amz-checksum-sha256", None)  # of the whole, which a part cannot be held against
+        told["content-length"] = str(len(body))
+        return Response(status, told, b"" if method == "HEAD" else body)
 
     def _listing(self, bucket: str, query: Mapping[str, str]) -> Response:
         after = query.get("continuation-token", query.get("start-after", ""))
@@ -148,9 +154,7 @@ class Objects:
         said = f"<ListBucketResult><Name>{bucket}</Name><KeyCount>{len(page)}</KeyCount>{cut}{token}{entries}</ListBucketResult>"
         return Response(200, {"content-type": XML}, said.encode())
 
-    def _multipart(
-        self, method: str, bucket: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes
-    ) -> Response:
+    def _multipart(self, bucket: str, key: str, query: Mapping[str, str], body: bytes) -> Response:
         """Begin an upload, take a part, or put the parts together."""
         self._bucket(bucket)
         if "uploads" in query:
@@ -161,9 +165,9 @@ class Objects:
         upload = query["uploadId"]
         if upload not in self._uploads:
             raise ObjectError("NoSuchUpload", "The specified upload does not exist.")
-        if method == "PUT":
-            part = self._uploads[upload][int(query["partNumber"])] = _whole(headers, body)
-            return Response(200, {"etag": f'"{hashlib.md5(part, usedforsecurity=False).hexdigest()}"'}, b"")
+        if "partNumber" in query:
+            self._uploads[upload][int(query["partNumber"])] = body
+            return Response(200, {"etag": f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'}, b"")
         parts = self._uploads.pop(upload)
         etag = self.put(bucket, key, b"".join(parts[n] for n in sorted(parts)))
         said = f"<CompleteMultipartUploadResult><Key>{escape(key)}</Key><ETag>{escape(etag)}</ETag></CompleteMultipartUploadResult>"
@@ -179,6 +183,11 @@ class Objects:
         if found is None:
             raise ObjectError("NoSuchKey", f"The specified key does not exist: {key}.")
         return found
+
+
+def _refused(code: str, message: str, method: str) -> Response:
+    said = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+    return Response(_STATUS.get(code, 400), {"content-type": XML}, b"" if method == "HEAD" else said.encode())
 
 
 def _whole(headers: Mapping[str, str], body: bytes) -> bytes:
