@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from workshop_lib import (
+    TRIAGE,
     Bedrock,
     Cascade,
     ConfigurationError,
@@ -29,7 +30,7 @@ from workshop_lib.local import BUCKET, ROLE_ARN, BatchFaults, Fault
 
 TICKETS = load_tickets("workshop")[:20]
 FEW = 4
-BROKEN = BatchFaults(malformed=0.15, missing=0.1, doubled=0.15, error=0.15, no_output=0.1)
+BROKEN = BatchFaults(malformed=0.1, missing=0.1, doubled=0.2, error=0.15, no_output=0.1)
 
 
 @pytest.fixture(scope="module")
@@ -393,3 +394,24 @@ def test_a_record_holds_the_ticket_untouched_and_no_tool(batch, endpoint):
     assert odd.body in mine["modelInput"]["messages"][0]["content"][0]["text"]
     assert all("toolConfig" not in record["modelInput"] and "modelId" not in record["modelInput"] for record in records)
     assert key.endswith(".jsonl")
+
+
+def test_the_form_is_structured_output_where_the_catalogue_lists_it_and_else_in_the_prompt(bedrock):
+    tool = TRIAGE.tool
+    listed, other = (
+        AsText(bedrock).request(model, "hello", system="Triage.", tool=tool) for model in ("cheap", "middle")
+    )
+    (form,) = listed["outputConfig"]["textFormat"]["structure"].values()
+    schema = json.loads(form["schema"])
+    assert (form["name"], schema["additionalProperties"]) == (tool.name, False)
+    assert schema["properties"].keys() == tool.schema["properties"].keys()
+    assert not {"minimum", "maximum", "maxLength"} & set(form["schema"].replace('"', " ").split())
+    assert "outputConfig" not in other
+    assert json.dumps(tool.schema) in other["system"][0]["text"]
+    assert not any("toolConfig" in request for request in (listed, other))
+
+
+def test_without_a_tool_nothing_is_added(bedrock):
+    blocks = [{"text": "Be brief."}]
+    assert AsText(bedrock).request("cheap", "hello", system=blocks) == bedrock.request("cheap", "hello", system=blocks)
+    assert len(AsText(bedrock).request("cheap", "hello", system=blocks, tool=TRIAGE.tool)["system"]) == 2

@@ -385,7 +385,7 @@ class BatchRun(Iterable[Row]):
             try:
                 for call in as_completed(calls):
                     ticket, found = calls[call], call.result()
-                    phase.answered += found.decision is not None
+                    phase.answered += not isinstance(found.error, BedrockError)
                     phase.cost_usd += found.cost_usd - sum(
                         r.cost_usd for r in (*ticket.came, *ticket.lost) if isinstance(r, Reply)
                     )

@@ -14,7 +14,7 @@ import json
 import math
 import threading
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,7 +40,7 @@ ENDED = {"Completed", "PartiallyCompleted", "Failed", "Stopped", "Expired"}
 
 @dataclass(frozen=True)
 class BatchFaults:
-    """Shares of records, 0 to 1, whose output goes wrong. The same record has the same luck in the same job."""
+    """Shares of records, 0 to 1, whose output goes wrong. A record's luck depends on its id and on how often the model was asked it."""
 
     malformed: float = 0.0
     """Its line is cut off: answered and paid for."""
@@ -53,9 +53,9 @@ class BatchFaults:
     no_output: float = 0.0
     """Its line has neither answer nor error: answered and paid for."""
 
-    def strikes(self, record_id: str, job: str) -> str:
-        """The fault of a record, or ""."""
-        luck = chance("batch", record_id, job)
+    def strikes(self, record_id: str, nth: int) -> str:
+        """The fault of a record at its n-th time, or ""."""
+        luck = chance("batch", record_id, str(nth))
         for name in ("malformed", "missing", "doubled", "error", "no_output"):
             luck -= getattr(self, name)
             if luck < 0:
@@ -127,6 +127,7 @@ class BatchService:
         self._jobs: dict[str, _Job] = {}
         self._tokens: dict[str, str] = {}
         self._endings: deque[tuple[str, float]] = deque()
+        self._asked: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
         objects.make_bucket(BUCKET)
 
@@ -149,6 +150,7 @@ class BatchService:
             self._jobs.clear()
             self._tokens.clear()
             self._endings.clear()
+            self._asked.clear()
         self.faults, self.minimum, self.maximum = BatchFaults(), MINIMUM, MAXIMUM
         self._objects.clear()
         self._objects.make_bucket(BUCKET)
@@ -269,7 +271,8 @@ class BatchService:
             if job.stop.is_set():
                 break
             record_id = str(record.get("recordId") or f"REC{nth:08d}")
-            fault = self.faults.strikes(record_id, job.request["clientRequestToken"])
+            self._asked[job.request["modelId"], record_id] += 1
+            fault = self.faults.strikes(record_id, self._asked[job.request["modelId"], record_id])
             said, usage = self._answer(job, record_id, record["modelInput"], fault)
             used += usage
             done["error" if "error" in said else "success"] += 1
