@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import ClientError
 
 from workshop_lib import (
     TRIAGE,
@@ -16,6 +17,7 @@ from workshop_lib import (
     Settings,
     Ticket,
     Tier,
+    Usage,
     always,
     load_tickets,
     never,
@@ -25,12 +27,13 @@ from workshop_lib import (
 )
 from workshop_lib.bedrock.errors import BedrockError
 from workshop_lib.bulk import AsText, BatchFailed, BatchJobs, Store, StoreMismatch, run_batch, to_frame
+from workshop_lib.bulk.records import readable, unread
 from workshop_lib.cascade.cascade import Route
 from workshop_lib.local import BUCKET, ROLE_ARN, BatchFaults, Fault
 
-TICKETS = load_tickets("workshop")[:20]
-FEW = 4
-BROKEN = BatchFaults(malformed=0.1, missing=0.1, doubled=0.2, error=0.15, no_output=0.1)
+TICKETS = load_tickets("workshop")[:12]
+FEW = 3
+BROKEN = BatchFaults(malformed=0.45, missing=0.1, doubled=0.065, error=0.035, no_output=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +44,7 @@ def _shared_jobs(_shared_endpoint, catalogue):
 
 @pytest.fixture
 def jobs(_shared_jobs, endpoint):
-    """Jobs of four records or more at the local door."""
+    """Jobs of three records or more at the local door."""
     endpoint.batch.minimum = FEW
     return _shared_jobs
 
@@ -210,7 +213,7 @@ def test_a_driver_killed_before_it_could_note_the_arn_makes_no_second_job(batch,
 
 def test_a_driver_killed_between_two_rows_pays_for_nothing_twice(batch, endpoint):
     endpoint.batch.faults = BROKEN
-    seen = list(itertools.islice(batch(), 8))
+    seen = list(itertools.islice(batch(), 5))
     run = batch()
     rows = seen + list(run)
     assert len(finals(rows)) == len(TICKETS)
@@ -232,7 +235,7 @@ def test_a_job_that_ends_early_keeps_its_output_and_the_rest_is_put_into_another
     endpoint.batch.end_next(state, after=0.4)
     run = batch(cascade=Cascade([Tier("cheap")], client=bedrock))
     rows = list(run)
-    assert [(p.state, p.records, p.answered) for p in run.phases] == [(state, 20, 8), ("Completed", 12, 12)]
+    assert [(p.state, p.records, p.answered) for p in run.phases] == [(state, 12, 4), ("Completed", 8, 8)]
     assert all(row.decision for row in rows)
     assert run.cost_usd == pytest.approx(endpoint.journal.cost_usd)
     assert asked(endpoint) == len(TICKETS)
@@ -248,7 +251,7 @@ def test_a_job_that_expires_before_it_began_is_submitted_again_with_the_same_inp
 
 def test_a_job_that_failed_says_why_and_is_made_anew_by_the_next_run(batch, endpoint):
     endpoint.batch.minimum = 100
-    with pytest.raises(BatchFailed, match=r"contains less records \(20\) than the required minimum of: 100") as caught:
+    with pytest.raises(BatchFailed, match=r"contains less records \(12\) than the required minimum of: 100") as caught:
         list(batch())
     assert "run the same call again" in caught.value.advice
     endpoint.batch.minimum = FEW
@@ -259,7 +262,7 @@ def test_a_job_that_failed_says_why_and_is_made_anew_by_the_next_run(batch, endp
 
 def test_a_job_whose_records_are_all_refused_sends_nothing_up(batch, endpoint):
     endpoint.faults.add(Fault("ValidationException", message="outputConfig is not supported."))
-    with pytest.raises(BatchFailed, match=r"all 20 records were refused: .*outputConfig is not supported"):
+    with pytest.raises(BatchFailed, match=r"all 12 records were refused: .*outputConfig is not supported"):
         list(batch())
     assert submitted(endpoint) == [len(TICKETS)]
 
@@ -312,14 +315,36 @@ def test_a_route_decides_which_job_a_ticket_is_in(batch, bedrock):
     run = batch(cascade=Cascade([Tier("cheap"), Tier("strong")], escalate_when=always(), route=route, client=bedrock))
     rows = list(run)
     assert {row.ticket_id for row in rows if row.tier == "strong"} == odd
-    assert [phase.records for phase in run.phases] == [16, 4]
+    assert [phase.records for phase in run.phases] == [9, 3]
     assert all(row.escalated == (row.ticket_id in odd) for row in rows)
 
 
 def test_too_many_for_one_job_become_several_of_equal_size(batch, bedrock, jobs, endpoint):
-    run = batch(cascade=Cascade([Tier("cheap")], client=bedrock), jobs=replace(jobs, maximum=8, at_once=2))
+    run = batch(cascade=Cascade([Tier("cheap")], client=bedrock), jobs=replace(jobs, maximum=5, at_once=2))
     assert len(finals(list(run))) == len(TICKETS)
-    assert [phase.records for phase in run.phases] == [6, 7, 7]
+    assert [phase.records for phase in run.phases] == [4, 4, 4]
+
+
+def test_where_the_account_has_as_many_jobs_as_it_may_the_next_one_waits_for_its_turn(batch, bedrock, jobs, endpoint):
+    class Full:
+        def __init__(self):
+            self.calls = 0
+
+        def __getattr__(self, name):
+            return getattr(jobs.bedrock, name)
+
+        def create_model_invocation_job(self, **given):
+            self.calls += 1
+            if self.calls % 2 == 0:
+                told = {"Error": {"Code": "ServiceQuotaExceededException", "Message": "Too many jobs."}}
+                raise ClientError(told, "CreateModelInvocationJob")
+            return jobs.bedrock.create_model_invocation_job(**given)
+
+    run = batch(cascade=Cascade([Tier("cheap")], client=bedrock), jobs=replace(jobs, maximum=5, bedrock=Full()))
+    assert len(finals(list(run))) == len(TICKETS)
+    assert [(phase.state, phase.records) for phase in run.phases] == [("Completed", 4)] * 3
+    assert asked(endpoint) == len(TICKETS)
+    assert [phase.records for phase in batch(cascade=Cascade([Tier("cheap")], client=bedrock)).phases] == [4] * 3
 
 
 def test_records_are_split_by_bytes_as_well(jobs):
@@ -356,10 +381,10 @@ def test_a_ticket_with_another_text_than_the_submitted_one_is_refused(batch, end
 
 
 def test_a_bulk_run_that_asks_for_text_goes_on_from_the_store_of_a_batch(batch, cascade, bedrock, tmp_path, endpoint):
-    list(batch(TICKETS[:10]))
+    list(batch(TICKETS[:6]))
     run = run_bulk(cascade.using(AsText(bedrock)), TICKETS, store=tmp_path / "run.db")
     list(run)
-    assert (run.skipped, run.tickets) == (10, 10)
+    assert (run.skipped, run.tickets) == (6, 6)
     with pytest.raises(StoreMismatch, match="form"):
         run_bulk(cascade, TICKETS, store=tmp_path / "run.db")
 
@@ -415,3 +440,26 @@ def test_without_a_tool_nothing_is_added(bedrock):
     blocks = [{"text": "Be brief."}]
     assert AsText(bedrock).request("cheap", "hello", system=blocks) == bedrock.request("cheap", "hello", system=blocks)
     assert len(AsText(bedrock).request("cheap", "hello", system=blocks, tool=TRIAGE.tool)["system"]) == 2
+
+
+def test_a_line_that_says_nothing_is_not_read():
+    answer = {"output": {"message": {"role": "assistant", "content": [{"text": "{}"}]}}, "usage": {"inputTokens": 0}}
+    assert readable(
+        json.dumps({"recordId": "a", "modelOutput": answer}).encode()
+    )  # a guardrail's answer counts no tokens
+    for broken in (
+        {},
+        {"output": None},
+        {**answer, "usage": None},
+        {**answer, "usage": {"inputTokens": "many"}},
+        "text",
+    ):
+        assert readable(json.dumps({"recordId": "a", "modelOutput": broken}).encode()) == {}
+    for raw in (b"", b"[1]", b"{", b'{"recordId": "a"}', b'{"recordId": "a", "error": 5}', b"[" * 100_000):
+        assert readable(raw) == {}
+
+
+def test_tokens_that_no_line_shows_are_shared_out_to_the_last_one():
+    shares = unread({"inputTokenCount": 110, "outputTokenCount": 7}, Usage(input_tokens=10, output_tokens=2), 3)
+    assert sum(shares, Usage()) == Usage(input_tokens=100, output_tokens=5)
+    assert unread({}, Usage(input_tokens=10), 2) == [Usage(), Usage()]

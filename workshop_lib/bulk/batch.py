@@ -174,11 +174,9 @@ class BatchRun(Iterable[Row]):
         lines, total = [], 0.0
         for tier in self.cascade.tiers:
             spec = self._specs[tier.name]
-            usage = Usage()
-            for ticket in self._tickets.values():
-                size = len(self._line(ticket, tier, came=()))
-                usage += Usage(input_tokens=size // 2, output_tokens=tier.max_tokens or self.cascade.task.max_tokens)
-            cost = price_of(spec, usage)
+            answer = tier.max_tokens or self.cascade.task.max_tokens
+            sizes = [len(self._line(ticket, tier, came=())) for ticket in self._tickets.values()]
+            cost = sum(price_of(spec, Usage(input_tokens=size // 2, output_tokens=answer)) for size in sizes)
             total += cost
             lines.append(f"  {tier.name}: {spec.id}, USD {cost:.2f} at most if all get so far ({price_said(spec)})")
         return "\n".join(
@@ -301,7 +299,11 @@ class BatchRun(Iterable[Row]):
             job = _Job(f"batch/{len(self._jobs):06d}", phase, made.token, records)
             self._jobs.append(job)
             self._note(job)  # before it is made: a driver that is killed in between finds it again
-            job.phase.job_arn = self.jobs.start(made, model_id=spec.id)
+            try:
+                job.phase.job_arn = self.jobs.start(made, model_id=spec.id)
+            except Busy:
+                self._jobs.pop()  # the next try takes over its name
+                raise
         job.phase.state = "Submitted"
         self._note(job)
         return job
@@ -314,22 +316,18 @@ class BatchRun(Iterable[Row]):
         found = self._read(job)
         spec = self._specs[tier.name]
         mine = [t for t in map(self._tickets.get, job.records) if t is not None and t.waits_for == tier.name]
-        read = Usage()
-        phase.answered = phase.refused = 0
-        for line in found.values():
-            if "modelOutput" in line:
-                phase.answered += 1
-                read += Usage.from_wire(line["modelOutput"]["usage"])
-            else:
-                phase.refused += 1
+        shown = [Usage.from_wire(line["modelOutput"]["usage"]) for line in found.values() if "modelOutput" in line]
+        phase.answered, phase.refused = len(shown), len(found) - len(shown)
         lost_ids = [record_id for record_id in job.records if record_id not in found]
         phase.lost = len(lost_ids)
-        shares = dict(zip(lost_ids, unread(self.jobs.manifest(phase.job_arn), read, len(lost_ids)), strict=False))
+        shares = dict(
+            zip(lost_ids, unread(self.jobs.manifest(phase.job_arn), sum(shown, Usage()), len(lost_ids)), strict=False)
+        )
         if phase.refused == len(job.records):  # not each ticket's fault, and the next tier should not pay for it
             self._failed(
                 job, f"all {phase.refused} records were refused: {error_in(next(iter(found.values())), spec).message}"
             )
-        phase.cost_usd = price_of(spec, read) + sum(price_of(spec, usage) for usage in shares.values())
+        phase.cost_usd = sum(price_of(spec, usage) for usage in (*shown, *shares.values()))
         self._note(job)
         for ticket in mine:
             ticket.tries += 1

@@ -159,7 +159,8 @@ def readable(raw: bytes) -> dict[str, Any]:
         return line if isinstance(line.get("error"), dict) else {}
     try:
         blocks, usage = said["output"]["message"]["content"], said["usage"]
-        whole = all(isinstance(block, dict) for block in blocks) and Usage.from_wire(usage) != Usage()
+        Usage.from_wire(usage)
+        whole = all(isinstance(block, dict) for block in blocks) and "inputTokens" in usage
     except (TypeError, KeyError, ValueError, AttributeError):
         return {}
     return line if whole else {}
@@ -194,7 +195,7 @@ def lost_reply(spec: ModelSpec, usage: Usage) -> Reply:
 
 
 def price_of(spec: ModelSpec, usage: Usage) -> float:
-    """USD as a record of a job; at the on-demand price where no batch price is listed."""
+    """USD of one record of a job; at the on-demand price where no batch price is listed."""
     return spec.cost(usage, batch=spec.batch_price is not None)
 
 
