@@ -117,6 +117,8 @@ class ModelSpec:
     """Scope to the Regions in which an inference profile of that scope may be served; "global" names none."""
     batch_prices: Mapping[str, Price] = field(default_factory=dict)
     """Scope to price in a batch job, for the models that a batch price is listed for."""
+    structured_output: bool = False
+    """Whether `outputConfig.textFormat` is listed for it: JSON in the text, held to a schema."""
 
     @property
     def id(self) -> str:
@@ -287,6 +289,7 @@ def _spec(key: str, entry: Mapping[str, Any], scope: str, regions: Mapping[str, 
         retires=entry.get("retires"),
         profile_regions=regions,
         batch_prices=batch_prices,
+        structured_output=entry.get("structured_output", False),
     )
 
 

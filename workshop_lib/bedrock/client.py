@@ -269,6 +269,39 @@ class Bedrock:
         kept = tuple(next(masked) if text.strip() else text for text in texts)
         return Assessment("masked", kept, policies, units, cost, attempts)
 
+    def request(
+        self,
+        model: str,
+        messages: str | Sequence[Message],
+        *,
+        system: str | Sequence[Message] = (),
+        tool: Tool | None = None,
+        max_tokens: int = 512,
+        temperature: float | None = 0.0,
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """What `converse` sends for the same arguments, `modelId` included. Without it, it is a record of a batch job."""
+        return self._request(
+            self.catalogue[model],
+            messages,
+            system=system,
+            tool=tool,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            extra=extra,
+        )
+
+    def service(self, name: str) -> Any:
+        """A new boto3 client of another service behind the same door, e.g. "s3" or "bedrock"; the caller closes it.
+
+        Raises:
+            BedrockError: no Region, no such profile, ...
+        """
+        try:
+            return self._new_client(name)
+        except (BotoCoreError, ValueError) as error:
+            raise errors.from_botocore(error) from error
+
     def client(self, model: str) -> BedrockRuntimeClient:
         """The boto3 client of one model: made at first use, then kept.
 
@@ -293,7 +326,7 @@ class Bedrock:
                 client.close()
             self._clients.clear()
 
-    def _new_client(self) -> BedrockRuntimeClient:
+    def _new_client(self, service: str = "bedrock-runtime") -> Any:
         import boto3  # a tenth of a second that `import workshop_lib` need not take
         from botocore.config import Config
 
@@ -311,13 +344,15 @@ class Bedrock:
             tcp_keepalive=True,
             user_agent_extra="two-tier-workshop",
             # A bearer token in the environment (even an empty one) would refuse plain http, and a proxy would not know loopback.
-            signature_version="v4" if local else None,
+            signature_version=None if not local else "s3v4" if service == "s3" else "v4",
             proxies={} if local else None,
+            s3={"addressing_style": "path"} if local else None,  # no name of a bucket resolves to loopback
         )
         keys: dict[str, Any] = {"aws_access_key_id": "local", "aws_secret_access_key": "local"} if local else {}
-        client: BedrockRuntimeClient = self._session.client(
-            "bedrock-runtime", endpoint_url=s.endpoint_url, config=config, **keys
-        )
+        make: Any = self._session.client
+        if service != "bedrock-runtime":  # a live endpoint of one's own is one of Bedrock Runtime alone
+            return make(service, endpoint_url=s.endpoint_url if local else None, config=config, **keys)
+        client = make(service, endpoint_url=s.endpoint_url, config=config, **keys)
         client.meta.events.register("response-received.bedrock-runtime", _mark_daily_quota)
         client.meta.events.register("before-send.bedrock-runtime", self._count_request)
         return client

@@ -13,6 +13,7 @@ from statistics import NormalDist
 from typing import Any
 
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec, Usage
+from workshop_lib.bedrock.replies import first_object
 from workshop_lib.embedding import count_wordpieces, first_wordpieces
 from workshop_lib.local import guardrails, invoke
 from workshop_lib.local.faults import MESSAGES, Fault, FaultSchedule
@@ -82,9 +83,9 @@ class Engine:
             )
         return offered[name]
 
-    def converse(self, params: dict[str, Any], region: str) -> Answer:
-        """Converse; a stream is cut from the same answer."""
-        spec = self._model(params["modelId"], region)
+    def converse(self, params: dict[str, Any], region: str, *, batch: bool = False) -> Answer:
+        """Converse; a stream is cut from the same answer. As a record of a batch job it is not throttled, and priced as such."""
+        spec = self.model(params["modelId"], region)
         _check_conversation(params, spec)
         fault = self.faults.next(params["modelId"], params.get("requestMetadata"))
         if fault is not None and fault.kind in MESSAGES:
@@ -92,7 +93,8 @@ class Engine:
         asked = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode()).hexdigest()
         segments = prompt_segments(params, spec)
         inference = params.get("inferenceConfig", {})
-        reserved = self.quotas.reserve(spec, sum(s.tokens for s in segments), inference.get("maxTokens"))
+        asked_tokens = sum(s.tokens for s in segments)
+        reserved = 0.0 if batch else self.quotas.reserve(spec, asked_tokens, inference.get("maxTokens"))
         usage = Usage()
         try:
             before = self._guard(params, "INPUT", _all_user_texts(params))
@@ -128,11 +130,12 @@ class Engine:
         }
         if "serviceTier" in params:
             result["serviceTier"] = params["serviceTier"]
-        return Answer(result, latency, usage, spec.cost(usage), fault)
+        cost = spec.cost(usage, batch=batch and spec.batch_price is not None)
+        return Answer(result, latency, usage, cost, fault)
 
     def count_tokens(self, params: dict[str, Any], region: str) -> Answer:
         """CountTokens, of a Converse request or of an InvokeModel body."""
-        spec = self._model(params["modelId"], region, counting=True)
+        spec = self.model(params["modelId"], region, counting=True)
         asked = params["input"]
         body = (
             asked["converse"] if "converse" in asked else invoke.to_converse(spec, asked["invokeModel"]["body"]).params
@@ -158,7 +161,7 @@ class Engine:
 
     def invoke_model(self, params: dict[str, Any], region: str) -> Answer:
         """InvokeModel in the provider's own dialect, answered through Converse."""
-        spec = self._model(params["modelId"], region)
+        spec = self.model(params["modelId"], region)
         dialect = invoke.to_converse(spec, params.get("body", b""))
         request = {**dialect.params, "modelId": params["modelId"]}
         self._check("Converse", request)
@@ -169,7 +172,12 @@ class Engine:
         }
         return answer
 
-    def _model(self, model_id: str, region: str, *, counting: bool = False) -> ModelSpec:
+    def model(self, model_id: str, region: str, *, counting: bool = False) -> ModelSpec:
+        """The model that an id calls in a Region.
+
+        Raises:
+            ServiceError: there is none, or only its inference profiles can be called.
+        """
         spec = self.catalogue.by_id(model_id)
         if spec is None or (not model_id.startswith(("global.", "arn:")) and not region.startswith("us-")):
             raise ServiceError("ValidationException", "The provided model identifier is invalid.")
@@ -378,6 +386,11 @@ def _output_schema(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
     asked = (
         params.get("outputConfig", {}).get("textFormat", {}).get("structure", {}).get("jsonSchema", {}).get("schema")
     )
+    if asked is None and "toolConfig" not in params:  # a model without structured output is shown the schema
+        _, shown, behind = " ".join(b["text"] for b in params.get("system", ()) if "text" in b).rpartition(
+            "JSON Schema:"
+        )
+        return first_object(behind) if shown else None
     if asked is None:
         return None
     try:
