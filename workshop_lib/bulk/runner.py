@@ -435,13 +435,9 @@ def run_bulk(
             raise ValueError(f"{name} must be above 0, not {value}")
     if workers > MAX_WORKERS:
         raise ValueError(f"workers can be {MAX_WORKERS} at most, not {workers}: use several processes beyond that")
-    if cascade.start_early is not None:
-        raise ValueError(
-            "start_early spends money to shorten one ticket's wait, and in bulk nobody waits for one: leave it out"
-        )
+    identity = identity_of(cascade)
     catalogue = getattr(cascade.client, "catalogue", None)
-    specs = {} if catalogue is None else {t.name: catalogue[t.model] for t in cascade.tiers}
-    models = {t.name: specs[t.name].key if specs else t.model for t in cascade.tiers}
+    models = {t.name: t.model if catalogue is None else catalogue[t.model].key for t in cascade.tiers}
     if limits:
         cascade = cascade.using(Paced(cascade.client, limits))
     is_file = isinstance(tickets, Path | str)
@@ -451,11 +447,7 @@ def run_bulk(
 
     is_list = isinstance(tickets, Sequence) and not is_file
     total = check(cascade.task, items()) if is_file or is_list else None
-    kept = None
-    if store is not None:
-        door = getattr(cascade.client, "door", {})
-        ids = {name: spec.id for name, spec in specs.items()} or models
-        kept = Store(store, identity={**cascade.identity, "models": ids, **door})
+    kept = None if store is None else Store(store, identity=identity)
     return BulkRun(
         cascade,
         items(),
@@ -469,6 +461,22 @@ def run_bulk(
         distinct=is_list,  # a file may be another one by the time it is read again
         clock=clock,
     )
+
+
+def identity_of(cascade: Cascade[Any]) -> dict[str, Any]:
+    """What rows in bulk depend on, part by part: the cascade, the ids of its models, the door.
+
+    Raises:
+        ValueError: the cascade starts tiers early, which in bulk would only cost.
+        UnknownModel: a tier names no model of the catalogue.
+    """
+    if cascade.start_early is not None:
+        raise ValueError(
+            "start_early spends money to shorten one ticket's wait, and in bulk nobody waits for one: leave it out"
+        )
+    catalogue = getattr(cascade.client, "catalogue", None)
+    ids = {t.name: t.model if catalogue is None else catalogue[t.model].id for t in cascade.tiers}
+    return {**cascade.identity, "models": ids, **getattr(cascade.client, "door", {})}
 
 
 def _unexpected(error: Exception) -> WorkshopError:
