@@ -25,7 +25,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import cloudpickle
 from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, wait
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 AHEAD = 2
 """Partitions on the cluster for each that is worked on: the next one is there when a worker has finished, and memory stays flat."""
+CONNECT_S = 20.0
+"""How long to wait for a scheduler, and for its first worker."""
 CLOSE_S = 60.0
 """How long a run that is ended waits for calls in flight."""
 
@@ -54,9 +56,7 @@ CLOSE_S = 60.0
 class ClusterLost(WorkshopError):
     """The scheduler, or every worker, is gone or was never there."""
 
-    default_advice = (
-        "Start the cluster again and run the same call with the same folder: it goes on, and nothing that was answered is lost."
-    )
+    default_advice = "Start the cluster again and run the same call with the same folder: it goes on, and nothing that was answered is lost."
 
 
 @dataclass
@@ -93,7 +93,7 @@ class ClusterRun(Iterable[Partition]):
         self._schema, self._parts, self._client, self._owned = task_schema, iter(parts), client, list(owned)
         self._work, self._lock, self._budget, self._skipped = work, lock, budget_usd, skipped
         self._again: deque[_Job] = deque()
-        self._active: dict[Future, _Job] = {}
+        self._active: dict[Future[Partition], _Job] = {}
         self._told: dict[int, Partition] = {}
         self._started_at: float | None = None
         self._ended_at: float | None = None
@@ -162,6 +162,7 @@ class ClusterRun(Iterable[Partition]):
             ) from error
         except (CancelledError, OSError) as error:  # Dask's own errors about connections are of these classes
             self._stop("error")
+            self._client = None  # nobody is there to be told
             raise ClusterLost(f"The cluster is gone: {error}.") from error
         except BaseException as error:
             self._stop("closed" if isinstance(error, GeneratorExit) else "error")
@@ -180,8 +181,9 @@ class ClusterRun(Iterable[Partition]):
             with contextlib.suppress(Exception):  # a cluster that is gone has nothing to be told
                 self._client.unregister_worker_plugin(self._work.run)
                 wait(list(self._active), timeout=wait_s)
-                for future in self._active:
-                    self._tell(future.result(timeout=1))
+            for future, job in self._active.items():
+                with contextlib.suppress(Exception):
+                    self._told[job.number] = future.result(timeout=1)
             with contextlib.suppress(Exception):
                 self._client.unregister_scheduler_plugin(self._work.run)
             self._active.clear()
@@ -203,39 +205,30 @@ class ClusterRun(Iterable[Partition]):
 
     def _partitions(self) -> Iterator[Partition]:
         self._started_at = self._started_at or time.monotonic()
-        if self._client is None:
-            self._stop("finished")
-            return
         ready = as_completed()
-        while True:
-            self._fill(ready)
+        while not self.stopped and self._client is not None:
+            self._fill(self._client, ready)
             if not self._active:
-                self._stop("finished")
-                return
+                break
             future = next(ready)
-            part = future.result()
             job = self._active.pop(future)
-            if part.stopped == "budget":
-                before = self._told.get(job.number, Partition(job.number))
-                self._tell(part)
-                if part.cost_usd > before.cost_usd or not job.alone:
-                    self._again.append(_Job(job.number, job.items, alone=part.cost_usd <= before.cost_usd))
-                else:
-                    self._stop("budget")
-                    return
-                continue
-            self._tell(part)
-            yield part
+            part = future.result()
+            paid_usd = part.cost_usd - self._cost_of(job.number)
+            self._told[job.number] = part
+            if part.stopped != "budget":
+                yield part
+            elif paid_usd > 0 or not job.alone:
+                self._again.append(_Job(job.number, job.items, alone=paid_usd <= 0))
+            else:
+                self._stop("budget")
+        self._stop("finished")
 
-    def _fill(self, ready: Any) -> None:
+    def _fill(self, client: Client, ready: Any) -> None:
         """Hand out as many partitions as the workers can use and the budget allows."""
-        slots = max(1, sum(self._client.nthreads().values())) if self._client is not None else 0
-        room = slots if self._budget is not None else slots * AHEAD
-        while len(self._active) < room:
-            job = self._next()
-            if job is None:
-                return
-            allowed = None
+        slots = max(1, sum(client.nthreads().values()))
+        room = slots * AHEAD if self._budget is None else slots
+        while len(self._active) < room and (job := self._next()) is not None:
+            allowed_usd = None
             if self._budget is not None:
                 # All that is left is shared out; what a partition does not use comes back with it.
                 free = self._budget - self.cost_usd - sum(each.reserved_usd for each in self._active.values())
@@ -243,14 +236,17 @@ class ClusterRun(Iterable[Partition]):
                     self._again.appendleft(job)
                     return
                 job.reserved_usd = free if job.alone else free / (room - len(self._active))
-                spent = self._told.get(job.number, Partition(job.number)).cost_usd
-                allowed = spent + job.reserved_usd
+                allowed_usd = self._cost_of(job.number) + job.reserved_usd
             key = f"partition-{self._work.run}-{job.number:05d}-{uuid.uuid4().hex[:4]}"
-            future = self._client.submit(
-                answer, self._work, job.number, job.items, allowed_usd=allowed, key=key, pure=False
-            )  # type: ignore[union-attr]  # there is a client as long as there are jobs
+            future = client.submit(
+                answer, self._work, job.number, job.items, allowed_usd=allowed_usd, key=key, pure=False
+            )
             self._active[future] = job
             ready.add(future)
+
+    def _cost_of(self, number: int) -> float:
+        """USD of this run's rows of a partition, as far as is told."""
+        return self._told[number].cost_usd if number in self._told else 0.0
 
     def _next(self) -> _Job | None:
         if self._again:
@@ -258,9 +254,6 @@ class ClusterRun(Iterable[Partition]):
         for number, items in self._parts:
             return _Job(number, cloudpickle.dumps(items))
         return None
-
-    def _tell(self, part: Partition) -> None:
-        self._told[part.number] = part
 
     def _stop(self, why: Stopped) -> None:
         self.stopped = self.stopped or why
@@ -409,9 +402,9 @@ def _connected(cluster: Any, workers: int, owned: list[Any]) -> Client:
         )  # fmt: skip
         owned.append(cluster)
     try:
-        client = Client(cluster)
+        client = Client(cluster, timeout=CONNECT_S)
         owned.insert(0, client)
-        client.wait_for_workers(1, timeout=30)
+        client.wait_for_workers(1, timeout=CONNECT_S)
     except OSError as error:
         raise ClusterLost(f"There is no cluster with workers at {cluster}: {error}.") from error
     return client
@@ -431,5 +424,3 @@ def _prepare(client: Client, work: Work, cascade: bytes, limits: Mapping[str, Qu
             f"The cluster cannot load what it needs: {type(error).__name__}: {error}.",
             advice="Install this package, in the same version and on the same Python, on the scheduler and on every worker.",
         ) from error
-
-

@@ -150,7 +150,9 @@ def _alone(file: Path, stop: threading.Event) -> Iterator[bool]:
 
 def _begin(record: Path, run: str, now: dict[str, Any]) -> dict[str, Any]:
     """Note that an attempt begins, and see whether the one before it has ended."""
-    then = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {"run": "", "open": False}
+    then: dict[str, Any] = {"run": "", "open": False}
+    if record.exists():
+        then = json.loads(record.read_text(encoding="utf-8"))
     if then["run"] == run:
         began = then | {"cut_off": then["cut_off"] + then["open"], "open": True}
     else:
