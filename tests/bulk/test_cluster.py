@@ -55,14 +55,14 @@ def thread_cluster():
 
 
 @pytest.fixture(scope="module")
-def _cluster():
+def dask_cluster():
     with thread_cluster() as cluster:
         yield cluster
 
 
 @pytest.fixture
-def client(_cluster):
-    with Client(_cluster) as client:
+def client(dask_cluster):
+    with Client(dask_cluster) as client:
         yield client
 
 
@@ -166,7 +166,7 @@ def test_a_folder_of_another_run_is_refused(start, bedrock, endpoint, changed):
 
 
 def test_a_folder_is_one_drivers_at_a_time_and_holds_nothing_else(start, tmp_path):
-    with start(several(3)), pytest.raises(StoreInUse, match="run.parquet"):
+    with start(several(3)), pytest.raises(StoreInUse, match=r"run\.parquet"):
         start(several(3))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
@@ -235,9 +235,9 @@ def test_an_interrupted_run_keeps_what_was_answered_and_goes_on(start, endpoint)
     assert len(endpoint.journal) == len(once_each(more, tickets)) > answered
 
 
-def test_the_workers_stop_when_the_driver_has_gone(_cluster, cascade, start, endpoint, tmp_path):
+def test_the_workers_stop_when_the_driver_has_gone(dask_cluster, cascade, start, endpoint, tmp_path):
     tickets, endpoint.time_scale = several(60), 0.01
-    theirs = Client(_cluster)
+    theirs = Client(dask_cluster)
     lost = start(tickets, cluster=theirs)
     next(iter(lost))
     theirs.close()  # as a killed process's connection would
@@ -263,9 +263,11 @@ def test_a_lost_scheduler_is_said_and_loses_nothing(start, endpoint):
     impatient = dask.config.set({"distributed.comm.timeouts.connect": "0.2s"})
     with impatient, thread_cluster() as cluster, Client(cluster) as client:
         run = start(tickets, cluster=client)
+        parts = iter(run)
+        next(parts)
+        cluster.sync(cluster.scheduler.close)
         with pytest.raises(ClusterLost, match="run the same call"):
-            for _ in run:
-                cluster.sync(cluster.scheduler.close)
+            list(parts)
     with start(tickets) as more:
         list(more)
     frame = once_each(more, tickets)

@@ -37,7 +37,7 @@ from workshop_lib.bulk.intake import Seen, identify, twice
 from workshop_lib.bulk.partition import Bench, Work, answer
 from workshop_lib.bulk.runner import MAX_WORKERS, Stopped, identity_of
 from workshop_lib.bulk.store import StoreMismatch
-from workshop_lib.bulk.turns import Turns
+from workshop_lib.bulk.turns import Turns, leave
 from workshop_lib.cascade.cascade import Cascade
 from workshop_lib.triage.datasets import read_tickets
 
@@ -185,7 +185,7 @@ class ClusterRun(Iterable[Partition]):
                 with contextlib.suppress(Exception):
                     self._told[job.number] = future.result(timeout=1)
             with contextlib.suppress(Exception):
-                self._client.unregister_scheduler_plugin(self._work.run)
+                self._client.run_on_scheduler(leave, self._work.run)
             self._active.clear()
             self._client = None
         while self._owned:
@@ -213,6 +213,8 @@ class ClusterRun(Iterable[Partition]):
             future = next(ready)
             job = self._active.pop(future)
             part = future.result()
+            if part.stopped == "interrupted":
+                raise ClusterLost("The workers were told that this run has ended: the connection to them was lost.")
             paid_usd = part.cost_usd - self._cost_of(job.number)
             self._told[job.number] = part
             if part.stopped != "budget":

@@ -163,8 +163,15 @@ class Folder:
 
 
 def note(file: Path, told: Mapping[str, Any]) -> None:
-    """Keep a few facts in a small file, whole or not at all."""
-    _replace(file, json.dumps(told).encode())
+    """Keep a few facts in a small file, whole or not at all.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    try:
+        _replace(file, json.dumps(told).encode())
+    except OSError as error:
+        raise StoreError(f"{file} cannot be written: {error}.") from error
 
 
 def _replace(file: Path, content: Any) -> None:

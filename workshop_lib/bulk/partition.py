@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +41,10 @@ class Bench(WorkerPlugin):
 
     def setup(self, worker: Worker) -> None:
         """Called in the worker, also in one that starts later."""
+        if threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is not None:
+            signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # Ctrl-C reaches child processes, too; the driver ends them in order
         self.stop, self._lock = threading.Event(), threading.Lock()
         self._cascade: Cascade[Any] | None = None
         self.limits = {model: SharedLimiter(worker, self.name, model) for model in self._limited}
@@ -86,7 +92,10 @@ def answer(work: Work, number: int, pickled: bytes, *, allowed_usd: float | None
         raise StoreError(
             f"A worker does not see the folder {folder.path}.", advice="Put out= where driver and workers see it."
         )
-    folder.work.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.work.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder.work} cannot be made on a worker: {error}.") from error
     with _alone(folder.lock(number), bench.stop) as alone:
         if (done := folder.finished(number, len(items), run=work.run)) is not None:
             folder.forget(number)

@@ -45,13 +45,18 @@ class Turns(SchedulerPlugin):
         if client == self._driver and self.name in scheduler.worker_plugins:
             task = asyncio.ensure_future(scheduler.unregister_worker_plugin(None, self.name))
             self._ending.add(task)  # else it might be collected before it is done
-            scheduler.remove_plugin(self.name)
-            scheduler.handlers.pop(self.name, None)
+            leave(self.name, dask_scheduler=scheduler)
 
     def _turn(self, *, model: str, tokens: float, unused: float) -> float:
         limiter = self._limiters[model]
         limiter.settle(unused, 0)
         return limiter.acquire(tokens)
+
+
+def leave(run: str, *, dask_scheduler: Scheduler) -> None:
+    """Remove a run's limiters from the scheduler; Dask gives the second argument."""
+    dask_scheduler.handlers.pop(run, None)
+    dask_scheduler.remove_plugin(run)
 
 
 class SharedLimiter(Limiter):

@@ -6,7 +6,7 @@ from workshop_lib.display.charts import rules_fired, stated_confidence
 from workshop_lib.display.controls import slider, sliders, ticket_form
 from workshop_lib.display.cost_chart import cost_against_agreement
 from workshop_lib.display.disagreements import browse, disagreement, disagreements
-from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk
+from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk, watch_cluster
 from workshop_lib.display.report import report, save_report
 from workshop_lib.display.router_charts import (
     gap_chart,
@@ -52,4 +52,5 @@ __all__ = [
     "usd",
     "watch",
     "watch_bulk",
+    "watch_cluster",
 ]
