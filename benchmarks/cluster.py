@@ -105,6 +105,7 @@ def kills(given: argparse.Namespace) -> None:
         _until(out, 2 * parts // 3, driver)
         driver.kill()
         driver.wait()
+        assert not psutil.wait_procs(children, timeout=60)[1], "workers outlived their driver"
         with cluster_run(url, count, out, given) as run:
             for _ in run:
                 pass
