@@ -72,21 +72,28 @@ def throughput(given: argparse.Namespace) -> None:
 
 
 def limited(given: argparse.Namespace) -> None:
-    """One quota over both workers: requests that the endpoint throttled, and the rate reached."""
-    count, rate = min(given.tickets, 1_500), 25
+    """600 tickets at 20 requests a second, 32 calls in flight: what the endpoint throttled, and time against the ideal."""
+    count, rate = 600, 20
+    given = argparse.Namespace(**{**vars(given), "threads": 16, "partition": 50})
+    limits = {model: Quota(requests_per_minute=rate * 60) for model in ("cheap", "strong")}
+    print("| | requests | throttled | seconds / ideal |\n|---|---|---|---|")
     with endpoint(latency_ms=200) as url, tempfile.TemporaryDirectory() as folder:
-        quota = {"requests_per_minute": rate * 60, "burst_seconds": 1}
-        for model in ("cheap", "strong"):
-            ask(url, "/_local/quotas", {"model": model, **quota}, "POST")
-        ask(url, "/_local/journal", method="DELETE")
-        limits = {model: Quota(requests_per_minute=rate * 60) for model in ("cheap", "strong")}
-        with cluster_run(url, count, Path(folder) / "run.parquet", given, limits=limits) as run:
-            for _ in run:
-                last = run.elapsed_s
-        requests = ask(url, "/_local/journal")["requests"]
-    throttled = sum(entry["status"] == 429 for entry in requests)
-    print("| tickets | requests | throttled | seconds / ideal |\n|---|---|---|---|")
-    print(f"| {count} | {len(requests)} | {throttled} | {last / (count / rate):.2f} |")
+        for model in limits:
+            ask(url, "/_local/quotas", {"model": model, "requests_per_minute": rate * 60, "burst_seconds": 1}, "POST")
+        for name in ("one process", "cluster"):
+            ask(url, "/_local/journal", method="DELETE")
+            if name == "one process":
+                started = time.perf_counter()
+                for _ in run_bulk(cascade(url), tickets(count), workers=WORKERS * given.threads, limits=limits):
+                    pass
+                last = time.perf_counter() - started
+            else:
+                with cluster_run(url, count, Path(folder) / "run.parquet", given, limits=limits) as run:
+                    for _ in run:
+                        last = run.elapsed_s
+            requests = ask(url, "/_local/journal")["requests"]
+            throttled = sum(entry["status"] == 429 for entry in requests)
+            print(f"| {name} | {len(requests)} | {throttled} | {last / (count / rate):.2f} |", flush=True)
 
 
 def kills(given: argparse.Namespace) -> None:

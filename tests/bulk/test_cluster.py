@@ -32,6 +32,7 @@ from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.bulk import StoreError, StoreInUse, StoreMismatch, to_frame
 from workshop_lib.bulk import cluster as cluster_module
 from workshop_lib.bulk.cluster import ClusterLost, run_on_cluster
+from workshop_lib.display import watch_cluster
 from workshop_lib.triage.schema import Ticket
 
 TIERS = (Tier("cheap", repairs=0), Tier("strong", repairs=0))  # one call a row, so that calls can be counted by rows
@@ -129,6 +130,13 @@ def test_partitions_may_be_small_or_larger_than_all(start, partition):
     with start(several(3), partition=partition) as run:
         assert len(list(run)) == (3 if partition == 1 else 1)
     once_each(run, several(3))
+
+
+def test_it_is_watched_in_one_line(start):
+    pictures = []
+    parts = watch_cluster(start(several(9)), draw=pictures.append)
+    assert len(pictures) == 2 + len(parts) == 4
+    assert "9 of 9 tickets" in pictures[-1]
 
 
 def test_no_tickets_are_no_work_and_an_empty_table(start):

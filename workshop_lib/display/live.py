@@ -15,7 +15,8 @@ from workshop_lib.display.theme import COLOURS, GREY, line, usd
 from workshop_lib.triage.schema import Ticket
 
 if TYPE_CHECKING:
-    from workshop_lib.bulk.cluster import ClusterRun, Partition
+    from workshop_lib.bulk.cluster import ClusterRun
+    from workshop_lib.bulk.folder import Partition
 
 UPDATE_S = 0.25
 """Of a table of many, at most four pictures a second."""
