@@ -52,7 +52,9 @@ def throughput(given: argparse.Namespace) -> None:
     print("| turn | one process | cluster | ratio |\n|---|---|---|---|")
     ratios = []
     with endpoint(latency_ms=given.latency_ms) as url, tempfile.TemporaryDirectory() as folder:
-        list(run_bulk(cascade(url), tickets(count), workers=32))  # the endpoint reads each text once, which takes longest
+        list(
+            run_bulk(cascade(url), tickets(count), workers=32)
+        )  # the endpoint reads each text once, which takes longest
         for turn in range(given.turns):
             rates = {}
             for name in ("one", "cluster") if turn % 2 == 0 else ("cluster", "one"):
