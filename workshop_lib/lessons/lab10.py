@@ -109,10 +109,10 @@ def limits(
     }
 
 
-def limits_row(found: Mapping[str, float], **beside: Any) -> dict[str, Any]:
-    """One row of a table: each limit in tickets a second, the least of them, and its name."""
-    binds = min(found, key=lambda name: found[name])
-    return {**beside, **{name: f"{rate:,.0f}" for name, rate in found.items()}, "so": f"{found[binds]:,.0f}", "binds": binds}  # fmt: skip
+def binding(found: Mapping[str, float]) -> dict[str, str]:
+    """Cells of a table: each limit in tickets a second, the least of them, and its name."""
+    least = min(found, key=lambda name: found[name])
+    return {**{name: f"{rate:,.0f}" for name, rate in found.items()}, "so": f"{found[least]:,.0f}", "binds": least}
 
 
 def phases(run: BatchRun) -> list[dict[str, Any]]:
@@ -151,7 +151,7 @@ def accounted(joined: Any, asked: Sequence[str]) -> str:
     try:
         answers, again = joined
         out = set(asked) - set(answers) - set(again)
-        return f"{len(asked)} asked: {len(answers)} answered, {len(again)} to be asked again, {len(out)} in neither"
+        return f"{len(answers)} answered, {len(again)} to be asked again, {len(out)} in neither"
     except (TypeError, ValueError):
         return "no join yet: exercise 10.2"
 
@@ -195,6 +195,8 @@ def _paid_again(answer: Callable[[int, int, int, bool], Any]) -> str | None:
         given = answer(died, threads, partition, disk_lost)
         if given is None or given is ...:
             raise NotAttemptedError
+        if not isinstance(given, int | float):
+            return f"give a number of tickets, not {given!r}"
         if given != wanted:
             how = "more than can be" if given > wanted else "fewer than can be"
             return f"paid_again({died}, {threads}, {partition}, {disk_lost}) gives {given}: {how}; {words}"
@@ -204,9 +206,9 @@ def _paid_again(answer: Callable[[int, int, int, bool], Any]) -> str | None:
 # --- 10.2
 
 
-def _line(record_id: str, text: str = "", **said: Any) -> str:
+def _line(record_id: str, text: str = "", *, said: Mapping[str, Any] | None = None) -> str:
     answered = {"modelOutput": {"text": text or f"answer to {record_id}"}}
-    return json.dumps({"recordId": record_id, "modelInput": {"about": record_id}, **(said or answered)})
+    return json.dumps({"recordId": record_id, "modelInput": {}, **(answered if said is None else said)})
 
 
 _ERROR = {"error": {"errorCode": 500, "errorMessage": "unexpected error"}}
@@ -215,12 +217,12 @@ LINES = [
     _line("T-4"),
     _line("T-2"),
     _line("T-2", "a second answer to T-2"),
-    _line("T-3", **_ERROR),
+    _line("T-3", said=_ERROR),
     _line("T-5")[:40],
-    _line("T-7", **_ERROR),
+    _line("T-7", said=_ERROR),
     _line("T-7", "answered after all"),
     _line("T-99"),
-    json.dumps({"recordId": "T-8", "modelInput": {}}),
+    _line("T-8", said={}),
     _line("T-1"),
 ]
 """A job's output: shuffled, T-2 twice, T-5 cut off, T-6 nowhere, T-8 without an answer, and T-99, which nobody asked."""
