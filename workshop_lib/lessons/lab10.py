@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from workshop_lib.operations.capacity import Traffic
     from workshop_lib.operations.scale import ScalePlan
 
-MINIMUM = 50
-"""Records of a job at the practice endpoint. Accounts commonly have 100; with half of it, a small run has two jobs."""
+MINIMUM = 40
+"""Records of a job at the practice endpoint. Accounts commonly have 100; with fewer, a small run has two jobs."""
 BROKEN = BatchFaults(malformed=0.01, missing=0.01, doubled=0.005, error=0.005)
 """Three records in a hundred whose output goes wrong, in each of the ways."""
 WAYS = ("one process", "Dask", "Bedrock batch", "none")
