@@ -80,8 +80,8 @@ class Practice:
         ).start()
         own = Settings(endpoint_url=self.endpoint.url, pair=s.pair)
         pinned = own.model_copy(update={"guardrail_id": "workshop", "guardrail_version": "2"})
-        # Two requests a call: a fault that stays should be seen soon, not after a minute of patience.
-        self.plain = Bedrock(own, self.catalogue, max_attempts=2, own_attempts=1)
+        # One request a call, or two: a fault that stays should be seen soon, not after a minute of patience.
+        self.plain = Bedrock(own, self.catalogue, max_attempts=1, own_attempts=1)
         self.guarded = Bedrock(pinned, self.catalogue, max_attempts=2, own_attempts=1)
         """With version 2 of the guardrail on each model call, too."""
         self.strong: str = self.catalogue["strong"].id
@@ -137,7 +137,8 @@ def became(found: Iterable[Handled]) -> Html:
 
 def counted(found: Iterable[Handled]) -> dict[str, int]:
     """Tickets by disposition, and why it is not as usual."""
-    return dict(Counter(f"{h.disposition}: {h.why}" if h.why else h.disposition for h in found).most_common())
+    seen = Counter(f"{h.disposition}: {h.why}" if h.why else h.disposition for h in found)
+    return dict(sorted(seen.items(), key=lambda item: (-item[1], item[0])))
 
 
 def pinned(journal: Iterable[Entry]) -> Html:
@@ -184,7 +185,7 @@ def drawn(records: Sequence[Record], n: int, seed: int) -> list[Record]:
     return [records[i] for i in np.random.default_rng(seed).integers(len(records), size=n)]
 
 
-def arriving(*stretches: Sequence[Record], pause_s: float = 0.004) -> Iterator[Record]:
+def arriving(*stretches: Sequence[Record], pause_s: float = 0.003) -> Iterator[Record]:
     """Records one by one, a little apart, so that a picture has something to show."""
     for record in (r for stretch in stretches for r in stretch):
         time.sleep(pause_s)
