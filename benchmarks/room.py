@@ -345,7 +345,7 @@ def main() -> None:
     options.add_argument("--attendees", type=int, default=40)
     options.add_argument("--tickets", type=int, default=30, help="one after the other, and again in bulk")
     options.add_argument("--tpm", type=float, default=1_000_000, help="for quota: tokens a minute of the strong model")
-    given = options.parse_args()
+    given = options.parse_intermixed_args()
     if given.part == "costs":
         costs(given.labs, given.write)
     elif given.part == "fair":

@@ -135,10 +135,11 @@ def became(found: Iterable[Handled]) -> Html:
     return show_table(rows)
 
 
-def counted(found: Iterable[Handled]) -> dict[str, int]:
+def counted(found: Iterable[Handled]) -> Html:
     """Tickets by disposition, and why it is not as usual."""
-    seen = Counter(f"{h.disposition}: {h.why}" if h.why else h.disposition for h in found)
-    return dict(sorted(seen.items(), key=lambda item: (-item[1], item[0])))
+    seen = Counter((h.disposition, h.why) for h in found)
+    ordered = sorted(seen.items(), key=lambda item: (-item[1], item[0]))
+    return show_table([{"tickets": n, "disposition": what, "why": why} for (what, why), n in ordered])
 
 
 def pinned(journal: Iterable[Entry]) -> Html:
