@@ -156,7 +156,7 @@ def quota_table(kept: Mapping[str, Any], catalogue: Catalogue, *, minutes: float
     lines.append("|---|---|---|" + "---|" * len(limits))
     for lab, (calls, tokens) in need.items():
         people = " | ".join(f"{math.floor(limit * minutes / tokens):,}" for limit in limits)
-        lines.append(f"| {lab} | {calls:,} | {tokens:,} | {people} |")
+        lines.append(f"| {lab} | {calls:,} | {tokens:,.0f} | {people} |")
     return "\n".join(lines)
 
 

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from workshop_lib import Cascade, Tier, field_in, invalid_output, stakes
+from workshop_lib.bulk import StoreMismatch
 from workshop_lib.evaluation import joint_agreement, paired_difference, taught_rule
 from workshop_lib.lessons import check, hint, lab09, solution
 from workshop_lib.local import Fault
 from workshop_lib.monitoring.simulation import played
-from workshop_lib.operations import Gate, ReviewStore
+from workshop_lib.operations import Gate, ReviewStore, Shadow
 from workshop_lib.operations.handled import Handled
 
 
@@ -178,6 +179,16 @@ def test_the_shadowed_rules_come_out_as_the_lab_says(day, current):
     harmless, cost = beside(taught_rule() | field_in("priority", "P3"))
     assert harmless.low > 0
     assert cost > 1
+
+
+def test_a_rule_that_is_changed_under_the_same_name_does_not_go_on_with_the_old_answers(day, current, tmp_path):
+    now = day.answering(current)
+    one, other = (
+        day.answering(day.cascade(*current.tiers, escalate_when=rule)) for rule in (stakes(), invalid_output())
+    )
+    Shadow(now, one, store=tmp_path / "s.db").close()
+    with pytest.raises(StoreMismatch):
+        Shadow(now, other, store=tmp_path / "s.db")
 
 
 def test_a_test_that_is_repeated_cries_in_most_quiet_streams_and_once_in_few(day, current):

@@ -152,6 +152,19 @@ def pinned(journal: Iterable[Entry]) -> Html:
     return show_table(rows, caption="HTTP requests at the practice endpoint")
 
 
+class Replayed:
+    """A way of answering that is worked out from the record. Its identity is the cascade's, so that a changed rule is another candidate."""
+
+    def __init__(self, cascade: Cascade[Any], answers: Mapping[str, Mapping[str, Attempt[Any]]]) -> None:
+        self.identity = cascade.identity
+        self._cascade, self._answers = cascade, answers
+
+    def __call__(self, ticket: Ticket) -> Outcome[Any]:
+        """The outcome of one ticket."""
+        asked = Asked(ticket, dict(self._answers[ticket.id]), self._cascade.task)
+        return work_out("on record", self._cascade, asked)
+
+
 @dataclass(frozen=True)
 class Yesterday:
     """The calibration tickets with every tier's answer on record, made at the local door: what a cascade would have done, without a call."""
@@ -164,13 +177,13 @@ class Yesterday:
         """A cascade that is worked out from the record, and calls nobody."""
         return Cascade(tiers, escalate_when=escalate_when, client=NoCalls())
 
-    def answering(self, cascade: Cascade[Any]) -> Callable[[Ticket], Outcome[Any]]:
+    def answering(self, cascade: Cascade[Any]) -> Replayed:
         """A way of answering: ticket to outcome."""
-        return lambda ticket: work_out("on record", cascade, Asked(ticket, dict(self.answers[ticket.id]), cascade.task))
+        return Replayed(cascade, self.answers)
 
     def outcomes(self, cascade: Cascade[Any]) -> list[Outcome[Any]]:
         """Of all tickets."""
-        return [self.answering(cascade)(ticket) for ticket in self.tickets]
+        return list(map(self.answering(cascade), self.tickets))
 
 
 def yesterday() -> Yesterday:
