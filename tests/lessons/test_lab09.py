@@ -7,11 +7,12 @@ import pytest
 
 from workshop_lib import Cascade, Tier, field_in, invalid_output, stakes
 from workshop_lib.bulk import StoreMismatch
-from workshop_lib.evaluation import joint_agreement, paired_difference, taught_rule
+from workshop_lib.evaluation import joint_agreement, paired_difference, score, taught_rule
 from workshop_lib.lessons import check, hint, lab09, solution
 from workshop_lib.local import Fault
 from workshop_lib.monitoring.simulation import played
 from workshop_lib.operations import Gate, ReviewStore, Shadow
+from workshop_lib.operations.capacity import Traffic, plan
 from workshop_lib.operations.handled import Handled
 
 
@@ -179,6 +180,14 @@ def test_the_shadowed_rules_come_out_as_the_lab_says(day, current):
     harmless, cost = beside(taught_rule() | field_in("priority", "P3"))
     assert harmless.low > 0
     assert cost > 1
+
+
+def test_no_price_of_a_wrong_answer_lets_the_taught_cascade_beat_both_single_models(day, current, catalogue):
+    ways = {"cascade": current, "cheap-only": day.cascade(Tier("cheap")), "strong-only": day.cascade(Tier("strong"))}
+    right = {name: score(name, day.outcomes(each), day.labels).joint.value for name, each in ways.items()}
+    found = plan(Traffic.of(day.outcomes(current)), catalogue, tickets_per_hour=5_000, right=right)
+    above, below = (even.wrong_usd for even in found.break_even)
+    assert above > below > 0
 
 
 def test_a_rule_that_is_changed_under_the_same_name_does_not_go_on_with_the_old_answers(day, current, tmp_path):

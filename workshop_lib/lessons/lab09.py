@@ -329,7 +329,7 @@ def production(workshop: Workshop) -> Html:
     from workshop_lib.lessons.production import examine_production
 
     rows = [
-        {"point": f.name, "status": f.status, "what to do, or to ask": "" if f.status == "OK" else f"{f.text} {f.fix}".strip()}
+        {"point": f.name, "status": f.status, "what to do, or to ask": "" if f.status == "OK" else ". ".join(filter(None, (f.text.rstrip("."), f.fix)))}
         for f in examine_production(opened=workshop)
     ]  # fmt: skip
     return show_table(rows, caption="FAIL: mend it. ASK: only a person can tick it. SKIP: not known here")
