@@ -156,7 +156,7 @@ def quota_table(kept: Mapping[str, Any], catalogue: Catalogue, *, minutes: float
     lines.append("|---|---|---|" + "---|" * len(limits))
     for lab, (calls, tokens) in need.items():
         people = " | ".join(f"{math.floor(limit * minutes / tokens):,}" for limit in limits)
-        lines.append(f"| {lab} | {calls:,} | {tokens:,} | {people} |")
+        lines.append(f"| {lab} | {calls:,} | {tokens:,.0f} | {people} |")
     return "\n".join(lines)
 
 
@@ -345,7 +345,7 @@ def main() -> None:
     options.add_argument("--attendees", type=int, default=40)
     options.add_argument("--tickets", type=int, default=30, help="one after the other, and again in bulk")
     options.add_argument("--tpm", type=float, default=1_000_000, help="for quota: tokens a minute of the strong model")
-    given = options.parse_args()
+    given = options.parse_intermixed_args()
     if given.part == "costs":
         costs(given.labs, given.write)
     elif given.part == "fair":
