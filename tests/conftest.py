@@ -113,6 +113,7 @@ def _wipe(endpoint: LocalEndpoint) -> None:
     endpoint.faults.clear()
     endpoint.journal.clear()
     endpoint.cache.clear()
+    endpoint.batch.clear()
     for spec in Catalogue.load():
         endpoint.quotas.set(spec.key, None)
 

@@ -36,6 +36,20 @@ def test_the_doctor_finds_nothing_wrong_at_the_local_door():
     assert {f["status"] for f in findings} == {"OK", "SKIP"}
 
 
+def test_the_doctor_prints_the_policy_and_nothing_else(here):
+    done = here("doctor", "--policy")
+    assert done.returncode == 0, done.stderr
+    assert {s["Effect"] for s in json.loads(done.stdout)["Statement"]} == {"Allow"}
+
+
+def test_the_doctor_goes_through_the_list_for_production(here):
+    done = here("doctor", "--production", "--json", BEDROCK_GUARDRAIL_ID="workshop", BEDROCK_GUARDRAIL_VERSION="DRAFT")
+    findings = {f["name"]: f for f in map(json.loads, done.stdout.splitlines())}
+    assert done.returncode == 1
+    assert findings["guardrail"]["status"] == "FAIL"
+    assert findings["logging"]["status"] == "ASK"
+
+
 def test_one_ticket_is_one_json_line(here):
     done = here(
         "triage", "--subject", "Charged twice", "--body", "My card was charged twice in May, please refund one."

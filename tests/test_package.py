@@ -22,6 +22,7 @@ LAYERS = (
     ("evaluation",),
     ("shop",),
     ("operations",),
+    ("monitoring",),
     ("tracing",),
     ("workshop",),
     ("service",),

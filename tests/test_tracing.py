@@ -673,7 +673,7 @@ def test_a_store_that_breaks_while_it_is_written_breaks_no_request(open_tracer, 
 
 
 def test_more_spans_than_can_wait_are_counted_not_waited_for(open_tracer, path):
-    with mock.patch("workshop_lib.tracing.delivery.ROOM", 5):
+    with mock.patch("workshop_lib.monitoring.outlet.ROOM", 5):
         tracer = open_tracer()
         with sqlite3.connect(path, isolation_level=None) as other:
             other.execute("BEGIN EXCLUSIVE")

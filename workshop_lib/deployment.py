@@ -31,6 +31,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from workshop_lib.bedrock.catalogue import ModelSpec
 from workshop_lib.bedrock.errors import ConfigurationError, WorkshopError, from_botocore
+from workshop_lib.operations.permissions import invoke_statements
 
 if TYPE_CHECKING:
     import boto3
@@ -300,14 +301,8 @@ class _Made:
             "Condition": {"StringEquals": {"aws:SourceAccount": account}},
         }
         logs = f"arn:aws:logs:{self._plan.region}:{account}:log-group:/aws/bedrock-agentcore/runtimes/*"
-        # A profile is allowed with the model behind it, in whichever Region it is served.
-        models = [f"arn:aws:bedrock:*::foundation-model/{spec.base_id}" for spec in self._plan.models]
-        models += [
-            f"arn:aws:bedrock:*:{account}:inference-profile/{s.id}" for s in self._plan.models if s.id != s.base_id
-        ]
         allowed = [
-            {"Effect": "Allow", "Action": ["bedrock:InvokeModel", "bedrock:InvokeModelWithResponseStream"],
-             "Resource": models},
+            *invoke_statements(self._plan.models, region=self._plan.region, account=account),
             {"Effect": "Allow", "Action": ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents",
              "logs:DescribeLogStreams"], "Resource": [logs, f"{logs}:log-stream:*"]},
         ]  # fmt: skip

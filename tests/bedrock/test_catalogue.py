@@ -130,6 +130,37 @@ def test_money_is_not_rounded_on_the_way(catalogue):
     assert catalogue["cheap"].cost(Usage(input_tokens=1)) == 6e-8
 
 
+def test_a_batch_job_of_nemotron_costs_half(catalogue):
+    usage = Usage(input_tokens=1_259, output_tokens=110)
+    assert catalogue["cheap"].cost(usage, batch=True) == float("0.00005097")
+    assert catalogue["cheap"].cost(usage) == float("0.00010194")
+
+
+def test_in_a_batch_job_every_prompt_token_is_input(catalogue):
+    haiku = catalogue["claude-haiku-4-5"]
+    assert haiku.cost(Usage(0, 0, 6_000, 4_000), batch=True) == haiku.cost(Usage(10_000), batch=True) == 0.0055
+
+
+def test_where_no_batch_price_is_listed_none_is_made_up(catalogue):
+    assert {spec.key for spec in catalogue if spec.batch_price} == {
+        "nemotron-nano-3",
+        "nemotron-super-3",
+        "claude-haiku-4-5",
+    }
+    with pytest.raises(ConfigurationError, match=r"No batch price is listed for Claude Sonnet 4\.6"):
+        catalogue["strong"].cost(Usage(1), batch=True)
+
+
+def test_a_batch_price_is_half_the_price(catalogue):
+    for spec in catalogue:
+        for scope, batch in spec.batch_prices.items():
+            assert (batch.input * 2, batch.output * 2) == (spec.prices[scope].input, spec.prices[scope].output)
+
+
+def test_an_output_token_of_claude_takes_five_of_the_quota(catalogue):
+    assert {spec.key.split("-")[0]: spec.burndown for spec in catalogue} == {"nemotron": 1.0, "claude": 5.0}
+
+
 # Usage
 
 

@@ -278,6 +278,23 @@ def test_an_error_after_a_restart_counts_the_broken_stream_too(bedrock, endpoint
     assert raised.value.attempts == len(endpoint.journal) == 2
 
 
+def test_a_request_is_what_a_call_sends(bedrock, catalogue):
+    request = bedrock.request("strong", "hello", system="Be brief.", max_tokens=9)
+    response = bedrock.client("strong").converse(**request)
+    assert (
+        response["output"]["message"]["content"][0]["text"]
+        == bedrock.converse("strong", "hello", system="Be brief.", max_tokens=9).text
+    )
+    assert (request["modelId"], request["inferenceConfig"]["maxTokens"]) == (catalogue["strong"].id, 9)
+
+
+def test_another_service_is_behind_the_same_door(bedrock, endpoint):
+    for name in ("s3", "bedrock"):
+        client = bedrock.service(name)
+        assert client.meta.endpoint_url == endpoint.url
+        client.close()
+
+
 def test_a_stream_can_be_left_early(bedrock, endpoint):
     stream = bedrock.stream("cheap", "hello")
     assert next(stream).kind == "started"

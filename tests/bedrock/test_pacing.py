@@ -2,6 +2,7 @@
 
 import pytest
 
+from workshop_lib import Settings
 from workshop_lib.bedrock.pacing import Limiter, Paced, Quota
 from workshop_lib.local import Fault
 
@@ -71,3 +72,20 @@ def test_a_failed_call_gives_its_tokens_back(bedrock, endpoint, time):
         with pytest.raises(Exception, match="access"):
             Paced(bedrock, {"cheap": limiter}).converse("cheap", "Which plan has SSO?", max_tokens=50)
     assert time.slept == []
+
+
+def test_a_paced_call_settles_with_the_models_burndown(bedrock, time):
+    limiter = Limiter(Quota(tokens_per_minute=60_000), clock=time, sleep=time.sleep)
+    reply = Paced(bedrock, {"strong": limiter}).converse("strong", "Which plan has SSO?", max_tokens=80)
+    behind = bedrock.catalogue["strong"].quota_tokens(reply.usage) - 100  # a tenth of a second was saved up
+    assert limiter.acquire(0) == pytest.approx(max(0, behind) / 1_000)
+
+
+def test_a_session_keeps_to_its_share_of_the_strong_models_quota(endpoint, make_bedrock):
+    slept = []
+    settings = Settings(endpoint_url=endpoint.url, tokens_per_minute=25_000)
+    client = make_bedrock(settings, sleep=slept.append)
+    for model in ("cheap", "cheap", "cheap", "strong", "strong"):
+        client.converse(model, "Which plan has SSO?", max_tokens=400)
+    assert len(slept) == 2
+    assert slept[1] > slept[0] > 0

@@ -5,7 +5,16 @@ import pytest
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from workshop_lib.evaluation import clustered_share, kappa, mcnemar, paired_difference, required_tickets, share, wilson
+from workshop_lib.evaluation import (
+    clustered_share,
+    kappa,
+    mcnemar,
+    paired_difference,
+    required_tickets,
+    share,
+    weighted_mean,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 10), (10, 10), (25, 30), (28, 30), (7, 22), (1, 1)])
@@ -247,3 +256,32 @@ def test_beyond_many_families_the_interval_is_what_resampling_them_gives(monkeyp
     monkeypatch.setattr(statistics, "MANY", 10_000)
     resampled = clustered_share(right, families)
     assert (at_once.low, at_once.high) == pytest.approx((resampled.low, resampled.high), abs=5e-4)
+
+
+# Weighted means
+
+
+def test_a_weighted_mean_counts_each_value_as_often_as_its_weight():
+    assert weighted_mean([1, 0, 0], weights=[2, 1, 1]).value == 0.5
+
+
+def test_without_weights_a_mean_has_the_interval_of_a_clustered_share():
+    values, families = [1, 0, 1, 1, 0, 0, 1, 1], list("aabbccdd")
+    found, known = weighted_mean(values, families), clustered_share(values, families)
+    assert (found.value, found.low, found.high, found.families) == (known.value, known.low, known.high, 4)
+
+
+def test_a_mean_of_costs_may_have_any_size():
+    found = weighted_mean([10.0, 30.0, 20.0, 40.0] * 5)
+    assert 10 < found.low < found.value == 25 < found.high < 40
+
+
+def test_equal_verdicts_are_worth_fewer_tickets_where_weights_differ():
+    alike, unlike = weighted_mean([0] * 10), weighted_mean([0] * 10, weights=[91] + [1] * 9)
+    assert alike.high < unlike.high <= 1
+
+
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, float("nan")]])
+def test_a_weight_that_cannot_be_is_refused(weights):
+    with pytest.raises(ValueError, match="one weight above 0"):
+        weighted_mean([1, 0], weights=weights)

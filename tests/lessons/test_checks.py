@@ -3,7 +3,7 @@
 import pytest
 
 from workshop_lib import confidence_below, field_in, rule
-from workshop_lib.lessons import catch_up, check, hint, solution
+from workshop_lib.lessons import check, hint, solution
 
 
 def right(usage, price):
@@ -103,8 +103,3 @@ def test_the_solution_comes_from_the_solved_notebook():
 
 def test_a_verdict_is_escaped_html():
     assert "<script>" not in check("1.3", "<script>alert(1)</script>")._repr_html_()
-
-
-def test_any_lab_can_be_the_first():
-    assert "needs nothing from earlier labs" in repr(catch_up("2"))
-    assert "no lab" in repr(catch_up("77"))

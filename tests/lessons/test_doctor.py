@@ -1,10 +1,14 @@
 """The doctor: each of the sixteen troubles is found and comes with its fix."""
 
+import json
+from datetime import UTC, date, datetime
+
 import pytest
 
 from workshop_lib import Settings
 from workshop_lib.lessons import doctor
 from workshop_lib.lessons.doctor import TROUBLES, examine
+from workshop_lib.lessons.production import ASKED, _retirement, examine_production, policy_of
 from workshop_lib.local import Fault, Quota
 from workshop_lib.workshop import Workshop
 
@@ -162,3 +166,65 @@ def test_a_finding_is_readable_in_a_terminal_and_as_json():
     assert "\\[bold]" in finding.as_markup()
     assert finding.as_dict()["troubles"] == [1]
     assert "Fix: do this" in str(finding)
+
+
+# Before others depend on it: the check-list for production.
+
+
+@pytest.fixture
+def production(make_bedrock, endpoint):
+    def found(now=None, **settings):
+        client = make_bedrock(Settings(endpoint_url=endpoint.url, **settings), max_attempts=1)
+        opened = Workshop(client.settings, client.catalogue, client, endpoint)
+        when = date.fromisoformat(now or client.catalogue["cheap"].as_of)
+        clock = datetime(when.year, when.month, when.day, 12, tzinfo=UTC).timestamp
+        return {f.name: f for f in examine_production(opened=opened, now=clock)}
+
+    return found
+
+
+PINNED = {"guardrail_id": "workshop", "guardrail_version": "2"}
+
+
+def test_a_set_up_for_production_has_no_failure_and_questions_for_people(production):
+    found = production(budget_usd=5, **PINNED)
+    assert {f.status for f in found.values()} == {"OK", "SKIP", "ASK"}
+    assert "workshop version 2" in found["guardrail"].text
+    assert "us-east-1, us-east-2, us-west-2" in found["residency"].text
+    assert found["quotas"].status == "SKIP"
+    assert {name for name, f in found.items() if f.status == "ASK"} > {name for name, _ in ASKED}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "said"),
+    [
+        ({}, "guardrail", "none is configured"),
+        ({"guardrail_id": "workshop", "guardrail_version": "DRAFT"}, "guardrail", "not pinned"),
+        ({"guardrail_id": "workshop"}, "guardrail", "set together"),
+        ({"guardrail_id": "workshop", "guardrail_version": "9"}, "guardrail", "does not exist"),
+        ({}, "budget", "without limit"),
+        ({"now": "2027-06-01"}, "prices", "days old"),
+    ],
+    ids=["no guardrail", "draft", "half a guardrail", "unknown version", "no budget", "old prices"],
+)
+def test_what_is_missing_for_production_fails_with_its_fix(production, settings, name, said):
+    found = production(**settings)[name]
+    assert (found.status, bool(found.fix)) == ("FAIL", True)
+    assert said in found.text
+
+
+def test_a_model_that_is_about_to_be_retired_fails(catalogue):
+    from dataclasses import replace
+
+    soon = replace(catalogue["strong"], retires="2027-01-31")
+    today = date(2026, 12, 1)
+    assert _retirement(Settings(), soon, today).status == "FAIL"
+    assert _retirement(Settings(), replace(soon, retires="2027-12-31"), today).status == "OK"
+    assert _retirement(Settings(), catalogue["strong"], today).status == "ASK"
+
+
+def test_the_policy_names_the_pairs_models_and_the_guardrail_but_no_judge(catalogue):
+    document = json.dumps(policy_of(Settings(region="us-east-1", **PINNED), catalogue))
+    assert catalogue["strong"].id in document
+    assert catalogue["judge"].base_id not in document
+    assert "arn:aws:bedrock:us-east-1:ACCOUNT_ID:guardrail/workshop" in document

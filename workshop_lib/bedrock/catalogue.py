@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workshop_lib.bedrock.errors import ConfigurationError, UnknownModel
+from workshop_lib.bedrock.guardrails import GuardrailPrice
 from workshop_lib.bedrock.settings import PROJECT
 
 ROLES = ("cheap", "strong", "judge", "classifier")
@@ -96,8 +97,8 @@ class ModelSpec:
     max_output_tokens: int
     accepts_temperature: bool
     honours_forced_tool: bool
-    output_burndown: int
-    """How many quota tokens one output token takes when a call is settled."""
+    burndown: float
+    """How many quota tokens one output token takes when a call is settled (5 for Claude 3.7 and later, 1 for others)."""
     latency_p50_ms: float
     latency_p95_ms: float
     latency_source: str
@@ -110,6 +111,14 @@ class ModelSpec:
     cache_ttls: tuple[str, ...] = ()
     long_prompt_above: int | None = None
     long_prompt_factor: Decimal = Decimal(1)
+    retires: str | None = None
+    """The day (ISO) on which it is no longer served; None: none is known."""
+    profile_regions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Scope to the Regions in which an inference profile of that scope may be served; "global" names none."""
+    batch_prices: Mapping[str, Price] = field(default_factory=dict)
+    """Scope to price in a batch job, for the models that a batch price is listed for."""
+    structured_output: bool = False
+    """Whether `outputConfig.textFormat` is listed for it: JSON in the text, held to a schema."""
 
     @property
     def id(self) -> str:
@@ -121,12 +130,38 @@ class ModelSpec:
         """USD per million tokens in the scope in use."""
         return self.prices[self.scope]
 
-    def cost(self, usage: Usage) -> float:
+    @property
+    def batch_price(self) -> Price | None:
+        """USD per million tokens of a batch job in the scope in use; None: no batch price is listed."""
+        return self.batch_prices.get(self.scope)
+
+    def quota_tokens(self, usage: Usage) -> float:
+        """Tokens that a finished call takes from a quota: cache reads none, each output token `burndown` of them.
+
+        Source: AWS's agent toolkit for Bedrock, "model invocation" (August 2026).
+        """
+        return usage.input_tokens + usage.cache_write_tokens + usage.output_tokens * self.burndown
+
+    def cost(self, usage: Usage, *, batch: bool = False) -> float:
         """USD of *one call* (a long prompt may change the price of the whole call).
 
         Computed in decimal and handed out as the nearest float.
+
+        Args:
+            batch: as a record of a batch job. Its price lists no cache, so all prompt tokens are input there.
+
+        Raises:
+            ConfigurationError: no batch price is listed for this model.
         """
-        exact = self.price.cost(usage)
+        price = self.price
+        if batch:
+            if self.batch_price is None:
+                raise ConfigurationError(
+                    f"No batch price is listed for {self.label} ({self.key}, {self.scope}).",
+                    advice="Price it on demand, or take a model with batch_prices in data/models.json.",
+                )
+            price, usage = self.batch_price, Usage(usage.prompt_tokens, usage.output_tokens)
+        exact = price.cost(usage)
         if self.long_prompt_above is not None and usage.prompt_tokens > self.long_prompt_above:
             exact *= self.long_prompt_factor
         return float(exact)
@@ -140,6 +175,7 @@ class Catalogue:
     models: Mapping[str, ModelSpec]
     pairs: Mapping[str, Mapping[str, str]]
     pair: str
+    guardrail_price: GuardrailPrice
     sources: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -158,8 +194,10 @@ class Catalogue:
         path = path or PROJECT / "data" / "models.json"
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-            models = {key: _spec(key, entry, scope) for key, entry in raw["models"].items()}
+            regions = {name: tuple(found) for name, found in raw["profile_regions"].items()}
+            models = {key: _spec(key, entry, scope, regions) for key, entry in raw["models"].items()}
             pairs, default = raw["pairs"], raw["default_pair"]
+            guardrail_price = _guardrail_price(raw["guardrail"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise ConfigurationError(
                 f"The model catalogue {path} cannot be read: {type(error).__name__}: {error}.",
@@ -178,7 +216,7 @@ class Catalogue:
             raise UnknownModel(
                 f"There is no pair {chosen!r}.", advice=f"Set WORKSHOP_PAIR to one of: {', '.join(pairs)}."
             )
-        return cls(raw["version"], models, pairs, chosen, raw["sources"])
+        return cls(raw["version"], models, pairs, chosen, guardrail_price, raw["sources"])
 
     @property
     def roles(self) -> Mapping[str, str]:
@@ -220,8 +258,11 @@ class Catalogue:
         return len(self.models)
 
 
-def _spec(key: str, entry: Mapping[str, Any], scope: str) -> ModelSpec:
-    prices = {s: Price(**{k: Decimal(v) for k, v in p.items()}) for s, p in entry["prices"].items()}
+def _spec(key: str, entry: Mapping[str, Any], scope: str, regions: Mapping[str, tuple[str, ...]]) -> ModelSpec:
+    prices, batch_prices = (
+        {s: Price(**{k: Decimal(v) for k, v in p.items()}) for s, p in entry.get(name, {}).items()}
+        for name in ("prices", "batch_prices")
+    )
     long_prompt = entry.get("long_prompt", {})
     return ModelSpec(
         key=key,
@@ -235,7 +276,7 @@ def _spec(key: str, entry: Mapping[str, Any], scope: str) -> ModelSpec:
         max_output_tokens=entry["max_output_tokens"],
         accepts_temperature=entry["accepts_temperature"],
         honours_forced_tool=entry["honours_forced_tool"],
-        output_burndown=entry["output_burndown"],
+        burndown=float(entry["output_burndown"]),
         latency_p50_ms=entry["latency"]["p50_ms"],
         latency_p95_ms=entry["latency"]["p95_ms"],
         latency_source=entry["latency"]["source"],
@@ -245,4 +286,13 @@ def _spec(key: str, entry: Mapping[str, Any], scope: str) -> ModelSpec:
         cache_ttls=tuple(entry.get("cache_ttls", ())),
         long_prompt_above=long_prompt.get("above_tokens"),
         long_prompt_factor=Decimal(long_prompt.get("factor", "1")),
+        retires=entry.get("retires"),
+        profile_regions=regions,
+        batch_prices=batch_prices,
+        structured_output=entry.get("structured_output", False),
     )
+
+
+def _guardrail_price(entry: Mapping[str, Any]) -> GuardrailPrice:
+    prices = {name: Decimal(value) for name, value in entry["prices"].items()}
+    return GuardrailPrice(**prices, as_of=entry["as_of"], source=entry["price_source"])

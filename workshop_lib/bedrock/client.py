@@ -15,6 +15,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,8 @@ from botocore.exceptions import BotoCoreError, ResponseStreamingError
 
 from workshop_lib.bedrock import errors
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec
+from workshop_lib.bedrock.guardrails import Assessment, GuardrailUnits, Source, blocks, policies_of
+from workshop_lib.bedrock.pacing import Limiter, Quota
 from workshop_lib.bedrock.replies import Gathered, Reply, StreamEvent, reply_from_wire
 from workshop_lib.bedrock.settings import Settings
 
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 Message = Mapping[str, Any]
 MAX_CONNECTIONS = 256
 """Kept open at most, per model. They are made as they are needed, so a large number costs nothing to who uses few."""
+GUARDRAIL = "guardrail"
+"""What errors and the client of ApplyGuardrail are named by, where a model's key would stand."""
 T = TypeVar("T")
 
 
@@ -91,6 +96,10 @@ class Bedrock:
             sleep=sleep,
             reraise=True,
         )
+        self._limiters: dict[str, Limiter] = {}
+        if settings.tokens_per_minute is not None:
+            share = Quota(tokens_per_minute=settings.tokens_per_minute)
+            self._limiters[catalogue["strong"].key] = Limiter(share, sleep=sleep)
         self._session: boto3.Session | None = None
         self._clients: dict[str, BedrockRuntimeClient] = {}
         self._lock = threading.Lock()
@@ -135,9 +144,14 @@ class Bedrock:
         request = self._request(
             spec, messages, system=system, tool=tool, max_tokens=max_tokens, temperature=temperature, extra=extra
         )
-        started = self._clock()
-        response, attempts = self._retrying(spec, lambda: _whole(self.client(spec.key).converse(**request)))
-        return reply_from_wire(response, spec, wall_ms=(self._clock() - started) * 1e3, attempts=attempts)
+        with self._turn(spec, request) as used:
+            started = self._clock()
+            response, attempts = self._retrying(
+                spec.key, lambda: _whole(self.client(spec.key).converse(**request), "output", "usage")
+            )
+            reply = reply_from_wire(response, spec, wall_ms=(self._clock() - started) * 1e3, attempts=attempts)
+            used.append(spec.quota_tokens(reply.usage))
+        return reply
 
     def stream(
         self,
@@ -164,7 +178,7 @@ class Bedrock:
         started, spent = self._clock(), 0
         for attempt in range(1, self._own_attempts + 1):
             call = partial(self.client(spec.key).converse_stream, **request)
-            response, attempts = self._retrying(spec, call, already=spent)
+            response, attempts = self._retrying(spec.key, call, already=spent)
             spent += attempts
             gathered = Gathered()
             stream = response["stream"]
@@ -205,9 +219,88 @@ class Bedrock:
         request = self._request(spec, messages, system=system, tool=tool, max_tokens=1)
         body: Any = {k: v for k, v in request.items() if k in ("messages", "system", "toolConfig")}
         counted, _ = self._retrying(
-            spec, lambda: self.client(spec.key).count_tokens(modelId=spec.base_id, input={"converse": body})
+            spec.key, lambda: self.client(spec.key).count_tokens(modelId=spec.base_id, input={"converse": body})
         )
         return int(counted["inputTokens"])
+
+    def apply_guardrail(self, texts: Sequence[str], *, source: Source) -> Assessment:
+        """Ask the guardrail of the settings about some texts, without a model. Billed by text units, whatever it finds.
+
+        Args:
+            texts: looked at as one content; blank ones are not sent.
+            source: INPUT for what a user wrote, OUTPUT for what a model wrote. A prompt attack is looked for in INPUT alone.
+
+        Raises:
+            ConfigurationError: the settings name no guardrail.
+            BedrockError: as `converse`; `.model` is "guardrail".
+        """
+        config = self.settings.guardrail
+        if config is None:
+            raise errors.ConfigurationError(
+                "There is no guardrail to ask.", advice="Set BEDROCK_GUARDRAIL_ID and BEDROCK_GUARDRAIL_VERSION."
+            )
+        sent = [text for text in texts if text.strip()]
+        if not sent:
+            return Assessment("none", tuple(texts), (), GuardrailUnits(), 0.0, 0)
+        call = partial(
+            self._client(GUARDRAIL).apply_guardrail,
+            guardrailIdentifier=config["guardrailIdentifier"],
+            guardrailVersion=config["guardrailVersion"],
+            source=source,
+            content=[{"text": {"text": text}} for text in sent],
+        )
+        try:
+            found, attempts = self._retrying(GUARDRAIL, lambda: _whole(call(), "action", "usage", "assessments"))
+        except (errors.AccessDenied, errors.ModelNotFound) as error:  # whose advice speaks of models
+            error.advice = "Check the guardrail's id, version and Region, and allow bedrock:ApplyGuardrail on its ARN."
+            raise
+        units = GuardrailUnits.from_wire(found["usage"])
+        cost = float(self.catalogue.guardrail_price.cost(units))
+        policies = policies_of(found["assessments"])
+        if found["action"] == "NONE":
+            return Assessment("none", tuple(texts), policies, units, cost, attempts)
+        if blocks(found["assessments"]) or not policies:  # it stepped in without a word why: nothing goes on
+            return Assessment("blocked", (), policies, units, cost, attempts)
+        outputs = [output["text"] for output in found["outputs"]]
+        if len(outputs) != len(sent):
+            # The reference does not promise one output a content: what cannot be put back in its place is not let through.
+            return Assessment("blocked", (), policies, units, cost, attempts)
+        masked = iter(outputs)
+        kept = tuple(next(masked) if text.strip() else text for text in texts)
+        return Assessment("masked", kept, policies, units, cost, attempts)
+
+    def request(
+        self,
+        model: str,
+        messages: str | Sequence[Message],
+        *,
+        system: str | Sequence[Message] = (),
+        tool: Tool | None = None,
+        max_tokens: int = 512,
+        temperature: float | None = 0.0,
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """What `converse` sends for the same arguments, `modelId` included. Without it, it is a record of a batch job."""
+        return self._request(
+            self.catalogue[model],
+            messages,
+            system=system,
+            tool=tool,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            extra=extra,
+        )
+
+    def service(self, name: str) -> Any:
+        """A new boto3 client of another service behind the same door, e.g. "s3" or "bedrock"; the caller closes it.
+
+        Raises:
+            BedrockError: no Region, no such profile, ...
+        """
+        try:
+            return self._new_client(name)
+        except (BotoCoreError, ValueError) as error:
+            raise errors.from_botocore(error) from error
 
     def client(self, model: str) -> BedrockRuntimeClient:
         """The boto3 client of one model: made at first use, then kept.
@@ -215,14 +308,16 @@ class Bedrock:
         Raises:
             BedrockError: no Region, no such profile, ...
         """
-        spec = self.catalogue[model]
+        return self._client(self.catalogue[model].key)
+
+    def _client(self, name: str) -> BedrockRuntimeClient:
         with self._lock:
-            if spec.key not in self._clients:
+            if name not in self._clients:
                 try:
-                    self._clients[spec.key] = self._new_client()
+                    self._clients[name] = self._new_client()
                 except (BotoCoreError, ValueError) as error:
-                    raise errors.from_botocore(error, model=spec.key) from error
-            return self._clients[spec.key]
+                    raise errors.from_botocore(error, model=name) from error
+            return self._clients[name]
 
     def close(self) -> None:
         """Close all connections."""
@@ -231,7 +326,7 @@ class Bedrock:
                 client.close()
             self._clients.clear()
 
-    def _new_client(self) -> BedrockRuntimeClient:
+    def _new_client(self, service: str = "bedrock-runtime") -> Any:
         import boto3  # a tenth of a second that `import workshop_lib` need not take
         from botocore.config import Config
 
@@ -249,13 +344,15 @@ class Bedrock:
             tcp_keepalive=True,
             user_agent_extra="two-tier-workshop",
             # A bearer token in the environment (even an empty one) would refuse plain http, and a proxy would not know loopback.
-            signature_version="v4" if local else None,
+            signature_version=None if not local else "s3v4" if service == "s3" else "v4",
             proxies={} if local else None,
+            s3={"addressing_style": "path"} if local else None,  # no name of a bucket resolves to loopback
         )
         keys: dict[str, Any] = {"aws_access_key_id": "local", "aws_secret_access_key": "local"} if local else {}
-        client: BedrockRuntimeClient = self._session.client(
-            "bedrock-runtime", endpoint_url=s.endpoint_url, config=config, **keys
-        )
+        make: Any = self._session.client
+        if service != "bedrock-runtime":  # a live endpoint of one's own is one of Bedrock Runtime alone
+            return make(service, endpoint_url=s.endpoint_url if local else None, config=config, **keys)
+        client = make(service, endpoint_url=s.endpoint_url, config=config, **keys)
         client.meta.events.register("response-received.bedrock-runtime", _mark_daily_quota)
         client.meta.events.register("before-send.bedrock-runtime", self._count_request)
         return client
@@ -287,7 +384,15 @@ class Bedrock:
             request["guardrailConfig"] = self.settings.guardrail
         return request | dict(extra or {})
 
-    def _retrying(self, spec: ModelSpec, call: Callable[[], T], *, already: int = 0) -> tuple[T, int]:
+    def _turn(self, spec: ModelSpec, request: Mapping[str, Any]) -> AbstractContextManager[list[float]]:
+        """The wait for this session's share of a quota, if it keeps to one."""
+        limiter = self._limiters.get(spec.key)
+        if limiter is None:
+            return nullcontext([])
+        prompt = f"{request['messages']}{request.get('system', '')}{request.get('toolConfig', '')}"
+        return limiter.turn(prompt, request["inferenceConfig"]["maxTokens"])
+
+    def _retrying(self, name: str, call: Callable[[], T], *, already: int = 0) -> tuple[T, int]:
         """The call's response and the HTTP requests spent on it; `already` were spent before and count in an error."""
         before = self._requests()
         for attempt in self._policy:
@@ -296,7 +401,7 @@ class Bedrock:
                     return call(), self._requests() - before
                 except errors.of_a_call() as error:
                     attempts = already + self._requests() - before
-                    raise errors.from_botocore(error, model=spec.key, attempts=attempts) from error
+                    raise errors.from_botocore(error, model=name, attempts=attempts) from error
         raise AssertionError("tenacity either returns or raises")
 
     def _requests(self) -> int:
@@ -315,9 +420,9 @@ def _we_retry(error: BaseException) -> bool:
     return isinstance(error, errors.ModelTimeout | errors.StreamBroken)
 
 
-def _whole(response: T) -> T:
+def _whole(response: T, *parts: str) -> T:
     """The response, if nothing of it is missing: a connection that drops may leave half of it behind a status 200."""
-    if not isinstance(response, dict) or not {"output", "usage"} <= response.keys():
+    if not isinstance(response, dict) or not response.keys() >= set(parts):
         raise ResponseStreamingError(error="the answer broke off")
     return response
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,24 @@ class Limiter:
         with self._lock:
             self._levels[1] += reserved - used
 
+    @contextmanager
+    def turn(self, prompt: str, max_tokens: int) -> Iterator[list[float]]:
+        """A turn for one call: waits first, and at the end gives back what the call did not use.
+
+        Args:
+            prompt: all that is sent, for guessing its tokens.
+            max_tokens: the longest answer.
+
+        Yields:
+            A list for the tokens that were used; empty if none were.
+        """
+        reserved, used = len(prompt) / CHARACTERS_PER_TOKEN + max_tokens, list[float]()
+        self.acquire(reserved)
+        try:
+            yield used
+        finally:
+            self.settle(reserved, sum(used))
+
     def _refill(self) -> None:
         now = self._clock()
         for i, rate in enumerate(self._rates):
@@ -101,14 +120,12 @@ class Paced:
         if limiter is None:
             reply: Reply = self._client.converse(model, messages, max_tokens=max_tokens, **settings)
             return reply
-        reserved = len(f"{messages}{settings}") / CHARACTERS_PER_TOKEN + max_tokens
-        limiter.acquire(reserved)
-        used = 0.0
-        try:
+        catalogue = getattr(self._client, "catalogue", None)
+        with limiter.turn(f"{messages}{settings}", max_tokens) as used:
             reply = self._client.converse(model, messages, max_tokens=max_tokens, **settings)
-            used = reply.usage.input_tokens + reply.usage.cache_write_tokens + reply.usage.output_tokens
-        finally:
-            limiter.settle(reserved, used)
+            usage = reply.usage
+            plain = usage.input_tokens + usage.cache_write_tokens + usage.output_tokens
+            used.append(plain if catalogue is None else catalogue[model].quota_tokens(usage))
         return reply
 
     def __getattr__(self, name: str) -> Any:

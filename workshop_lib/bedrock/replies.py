@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from workshop_lib.bedrock.catalogue import ModelSpec, Usage
+from workshop_lib.bedrock.guardrails import assessments_of, blocks, policies_of
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,11 @@ class Reply:
 
     @property
     def blocked(self) -> bool:
-        """Whether a guardrail stepped in."""
-        return self.stop_reason == "guardrail_intervened"
+        """Whether a guardrail withheld something. One that only masked is no block, where the trace says so."""
+        if self.stop_reason != "guardrail_intervened":
+            return False
+        before, after = assessments_of(self.trace)
+        return blocks([*before, *after]) or not policies_of([*before, *after])
 
 
 @dataclass(frozen=True)

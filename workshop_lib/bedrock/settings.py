@@ -24,6 +24,8 @@ VARIABLES = {
     "WORKSHOP_TIME_SCALE": "time_scale",
     "WORKSHOP_ENDPOINT_URL": "endpoint_url",
     "WORKSHOP_WORKERS": "workers",
+    "WORKSHOP_TOKENS_PER_MINUTE": "tokens_per_minute",
+    "WORKSHOP_BUDGET_USD": "budget_usd",
     "WORKSHOP_DATA_DIR": "data_dir",
     "WORKSHOP_CACHE_DIR": "cache_dir",
     "AWS_PROFILE": "aws_profile",
@@ -54,6 +56,11 @@ class Settings(BaseModel):
     """The share of a simulated latency that the local endpoint really waits."""
     workers: int = Field(default=8, ge=1, le=256)
     """Calls in flight at once."""
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    """What this session keeps to of the strong model's quota, in quota tokens; None: as much as the service lets it have. For a
+    room that shares one quota, where each takes a share. `Bedrock.converse` waits for its turn; `stream` does not."""
+    budget_usd: float | None = Field(default=None, ge=0)
+    """Spending limit in USD of a `workshop bulk` that names no other; None: no limit."""
     guardrail_id: str | None = None
     guardrail_version: str | None = None
     """Attached to every call when both are set; a numbered version, not DRAFT, for anything but a trial."""

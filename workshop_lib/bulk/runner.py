@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from workshop_lib.bedrock.catalogue import ModelSpec
 from workshop_lib.bedrock.errors import WorkshopError
 from workshop_lib.bedrock.pacing import Limiter, Paced, Quota
 from workshop_lib.bulk.budget import most_it_can_cost
@@ -439,8 +440,7 @@ def run_bulk(
         raise ValueError(
             "start_early spends money to shorten one ticket's wait, and in bulk nobody waits for one: leave it out"
         )
-    catalogue = getattr(cascade.client, "catalogue", None)
-    specs = {} if catalogue is None else {t.name: catalogue[t.model] for t in cascade.tiers}
+    specs = specs_of(cascade)
     models = {t.name: specs[t.name].key if specs else t.model for t in cascade.tiers}
     if limits:
         cascade = cascade.using(Paced(cascade.client, limits))
@@ -453,9 +453,7 @@ def run_bulk(
     total = check(cascade.task, items()) if is_file or is_list else None
     kept = None
     if store is not None:
-        door = getattr(cascade.client, "door", {})
-        ids = {name: spec.id for name, spec in specs.items()} or models
-        kept = Store(store, identity={**cascade.identity, "models": ids, **door})
+        kept = open_store(store, cascade)
     return BulkRun(
         cascade,
         items(),
@@ -469,6 +467,26 @@ def run_bulk(
         distinct=is_list,  # a file may be another one by the time it is read again
         clock=clock,
     )
+
+
+def specs_of(cascade: Cascade[Any]) -> dict[str, ModelSpec]:
+    """Tier to its model; empty without a catalogue.
+
+    Raises:
+        UnknownModel: a tier names no model of the catalogue.
+    """
+    catalogue = getattr(cascade.client, "catalogue", None)
+    return {} if catalogue is None else {t.name: catalogue[t.model] for t in cascade.tiers}
+
+
+def open_store(path: Path | str, cascade: Cascade[Any]) -> Store:
+    """The store of a cascade's run: it belongs to task, prompt, models, rule and door.
+
+    Raises:
+        StoreError, StoreMismatch: as `Store`.
+    """
+    ids = {name: spec.id for name, spec in specs_of(cascade).items()} or {t.name: t.model for t in cascade.tiers}
+    return Store(path, identity={**cascade.identity, "models": ids, **getattr(cascade.client, "door", {})})
 
 
 def _unexpected(error: Exception) -> WorkshopError:

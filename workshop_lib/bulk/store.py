@@ -130,6 +130,22 @@ class Store:
             raise StoreMismatch(f"Ticket {ticket_id} has another text than when {self.path.name} was made.")
         return [Row.model_validate_json(text) for _, text in found]
 
+    def note(self, name: str, what: Mapping[str, Any]) -> None:
+        """Keep something about the run itself, e.g. the ARN of a job, as JSON; what had this name before is replaced.
+
+        Raises:
+            StoreError: it could not be written.
+        """
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"note/{name}", json.dumps(what)))
+
+    def notes(self, prefix: str) -> dict[str, Any]:
+        """The notes whose name begins so, in the order of their names."""
+        start = f"note/{prefix}"
+        found = self._read(
+            "SELECT name, value FROM meta WHERE substr(name, 1, ?) = ? ORDER BY name", (len(start), start)
+        )
+        return {name.removeprefix("note/"): json.loads(value) for name, value in found}
+
     def __iter__(self) -> Iterator[Row]:
         """All rows, in the order in which they were kept."""
         last = -1

@@ -97,11 +97,14 @@ def calibrate(
         )
     if method is not None and method not in METHODS:
         raise ValueError(f"there is no method {method!r}: choose from {', '.join(METHODS)}")
+    from threadpoolctl import threadpool_limits
+
     losses = {"stated": _loss(scores, right)}
-    losses.update((name, _left_out_loss(name, scores, right, families)) for name in METHODS)
-    best = sorted(METHODS, key=lambda name: losses[name])[0]
-    chosen = best if method is None else method
-    return Calibrator(chosen, _fit(chosen, scores, right), len(right), losses)
+    with threadpool_limits(1):  # many small fits: more threads only wait for each other
+        losses.update((name, _left_out_loss(name, scores, right, families)) for name in METHODS)
+        best = sorted(METHODS, key=lambda name: losses[name])[0]
+        chosen = best if method is None else method
+        return Calibrator(chosen, _fit(chosen, scores, right), len(right), losses)
 
 
 def calibrated_held_out(

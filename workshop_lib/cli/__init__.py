@@ -18,6 +18,7 @@ from rich.table import Table
 from workshop_lib.bedrock.errors import WorkshopError
 from workshop_lib.bedrock.settings import Settings
 from workshop_lib.cli.bakeoff import bakeoff, label
+from workshop_lib.cli.capacity import plan
 from workshop_lib.cli.routing import evaluate_router
 from workshop_lib.triage.schema import Ticket
 
@@ -31,6 +32,7 @@ console = Console()
 app.command()(bakeoff)
 app.command()(label)
 app.command("evaluate-router")(evaluate_router)
+app.command()(plan)
 
 
 @app.command()
@@ -67,12 +69,25 @@ def demo(
 @app.command()
 def doctor(
     json_output: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    production: Annotated[
+        bool, typer.Option("--production", help="Go through the check-list for production instead.")
+    ] = False,
+    policy: Annotated[
+        bool, typer.Option("--policy", help="Print the IAM policy of the pair in use, and check nothing.")
+    ] = False,
 ) -> None:
     """Check the set-up: one line a check, OK or FAIL with its fix. Exit code 1 if anything failed."""
+    from workshop_lib.bedrock.catalogue import Catalogue
     from workshop_lib.lessons.doctor import examine
+    from workshop_lib.lessons.production import examine_production, policy_of
 
+    if policy:
+        settings = Settings.load()
+        catalogue = Catalogue.load(settings.data_dir / "models.json", pair=settings.pair, scope=settings.profile_scope)
+        print(json.dumps(policy_of(settings, catalogue), indent=2))
+        return
     failed = False
-    for finding in examine():
+    for finding in examine_production() if production else examine():
         failed |= finding.status == "FAIL"
         if json_output:
             print(json.dumps(finding.as_dict()))
@@ -128,7 +143,9 @@ def bulk(  # noqa: PLR0917  # a command's options are always named
         ),
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Tickets in flight at once.")] = None,
-    budget_usd: Annotated[float | None, typer.Option(help="Spending limit of this run.")] = None,
+    budget_usd: Annotated[
+        float | None, typer.Option(help="Spending limit of this run; default: WORKSHOP_BUDGET_USD.")
+    ] = None,
     deadline_s: Annotated[float | None, typer.Option(help="Seconds for a ticket.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many tickets of the file.")] = None,
     strategy: Annotated[str, typer.Option(help="cascade, strong-only or cheap-only.")] = "cascade",
@@ -153,7 +170,8 @@ def bulk(  # noqa: PLR0917  # a command's options are always named
             raise typer.BadParameter(f"choose from {', '.join(strategies)}", param_hint="--strategy")
         notes.print(f"[dim]{escape(workshop.door)}[/]")
         run = run_bulk(
-            strategies[strategy], file, workers=workers or workshop.settings.workers, store=path, budget_usd=budget_usd,
+            strategies[strategy], file, workers=workers or workshop.settings.workers, store=path,
+            budget_usd=workshop.settings.budget_usd if budget_usd is None else budget_usd,
             deadline_s=deadline_s, limit=limit, retry_failed=retry_failed,
         )  # fmt: skip
         code = 0
@@ -251,10 +269,12 @@ def tickets(
 
 @app.command("catch-up")
 def catch_up(lab: Annotated[str, typer.Argument(help="Number of the lab, e.g. 02.")]) -> None:
-    """Put in place what a lab starts from, so that any lab can be your first."""
-    from workshop_lib.lessons.checks import catch_up as place
+    """Put in place what a lab starts from, so that any lab can be your first, and say what was done before it."""
+    from workshop_lib.lessons.latecomers import catch_up as place
 
-    console.print(place(lab), highlight=False)
+    with console.status("First use: training the small models on the train split (kept in .cache)"):
+        note = place(lab)
+    console.print(repr(note), highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("build-notebooks")

@@ -30,7 +30,7 @@ def watch(cascade: Cascade[Any], ticket: Ticket, *, draw: Callable[[str], None] 
     Returns:
         The outcome, as `cascade.run` would give it.
     """
-    draw = draw or _below_the_cell()
+    draw = draw or below_the_cell()
     journey = Journey(cascade, ticket)
     draw(journey.markup())
     for event in cascade.stream(ticket):
@@ -45,7 +45,7 @@ def _because(reasons: Sequence[Reason]) -> str:
     return ", ".join(f"{r.rule} ({r.detail})" if r.detail else r.rule for r in reasons)
 
 
-def _below_the_cell() -> Callable[[str], None]:
+def below_the_cell() -> Callable[[str], None]:
     """What draws pictures below the cell that runs, each in place of the one before; outside a notebook nothing is drawn."""
     from IPython.display import HTML, display
 
@@ -132,7 +132,7 @@ def watch_bulk(
     Returns:
         All rows, as they came.
     """
-    draw, table = _below_the_cell(), BulkTable(run, tickets, show=show)
+    draw, table = below_the_cell(), BulkTable(run, tickets, show=show)
     draw(table.markup())
     rows, drawn = [], clock()
     try:

@@ -53,6 +53,7 @@ from workshop_lib.evaluation.statistics import (
     paired_difference,
     required_tickets,
     share,
+    weighted_mean,
     wilson,
 )
 from workshop_lib.evaluation.strategies import (
@@ -131,5 +132,6 @@ __all__ = [
     "standard_strategies",
     "taught_rule",
     "tiers_of",
+    "weighted_mean",
     "wilson",
 ]

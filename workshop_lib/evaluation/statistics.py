@@ -161,6 +161,49 @@ def clustered_share(
     return Share(value, low, high, len(right), count)
 
 
+def weighted_mean(
+    values: Sequence[float],
+    families: Sequence[Hashable] | None = None,
+    weights: Sequence[float] | None = None,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Share:
+    """The mean of values of any size (costs, say), with a bootstrap interval over whole families (see `clustered_share`).
+
+    With weights of 1 / (chance of being drawn) it estimates the mean of all tickets that were drawn from: D. Horvitz &
+    D. Thompson, 1952, divided by the sum of the weights (J. Hajek, 1971). Where whole strata are drawn from at random, that sum is
+    the number of all tickets, and the estimate is unbiased.
+
+    Args:
+        values: one a ticket. If all are the same, the interval is the value itself, or Wilson's where it is 0 or 1.
+        families: scenario of each ticket; None: all independent.
+        weights: above 0; None: all the same.
+        confidence, seed, resamples: of the bootstrap.
+
+    Raises:
+        ValueError: no tickets, lengths that differ, or a weight that is not above 0.
+    """
+    x, w = np.asarray(values, dtype=np.float64), np.ones(len(values))
+    if weights is not None:
+        w = np.asarray(weights, dtype=np.float64)
+    if len(w) != len(x) or not np.all(w > 0):
+        raise ValueError(f"{len(x)} values and {len(w)} weights: give each value one weight above 0")
+    clusters, count = _clusters(range(len(x)) if families is None else families, len(x))
+    value = float((x * w).sum() / w.sum())
+    if x.min() == x.max():
+        low = high = value
+        if value in (0, 1):  # as many equal tickets as the weights are worth (L. Kish, 1965)
+            worth = max(1, min(count, round(w.sum() ** 2 / (w**2).sum())))
+            bound = wilson(round(value * worth), worth, confidence=confidence)
+            low, high = bound.low, bound.high
+        return Share(value, low, high, len(x), count)
+    sums, sizes = np.bincount(clusters, x * w), np.bincount(clusters, w)
+    low, high = _mean_interval(sums, sizes, confidence, seed, resamples)
+    return Share(value, low, high, len(x), count)
+
+
 def paired_difference(
     a: Sequence[float],
     b: Sequence[float],
@@ -286,7 +329,7 @@ def _clusters(families: Sequence[Hashable], n: int) -> tuple[npt.NDArray[np.intp
 
 
 def _mean_interval(
-    sums: npt.NDArray[Any], sizes: npt.NDArray[np.intp], confidence: float, seed: int, resamples: int
+    sums: npt.NDArray[Any], sizes: npt.NDArray[Any], confidence: float, seed: int, resamples: int
 ) -> tuple[float, float]:
     """Of a mean over all tickets, from each family's sum and size."""
     count = len(sums)

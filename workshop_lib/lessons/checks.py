@@ -1,4 +1,4 @@
-"""How an exercise is checked, hinted at and solved: `check`, `hint`, `solution`, `catch_up`. None of them ever raises in a lesson.
+"""How an exercise is checked, hinted at and solved: `check`, `hint`, `solution`. None of them ever raises in a lesson.
 
 check("1.1", my_answer)     # Correct / Not yet / Not attempted / Your code raised / Nothing to check
 hint("1.1"); hint("1.1", 2); solution("1.1")
@@ -9,11 +9,9 @@ from __future__ import annotations
 import html
 import importlib
 import json
-import shutil
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from workshop_lib.bedrock.settings import PROJECT
@@ -80,9 +78,9 @@ def check(number: str, *answer: Any) -> Note:
     number = str(number)
     exercise = _exercise(number)
     if exercise is None:
-        return _verdict("Nothing to check", f"there is no exercise {number}")
+        return nothing_to_check(f"there is no exercise {number}")
     if not answer:
-        return _verdict("Nothing to check", f'pass your answer, e.g. check("{number}", my_answer)')
+        return nothing_to_check(f'pass your answer, e.g. check("{number}", my_answer)')
     if any(given is ... or given is None for given in answer):
         return _verdict("Not attempted", f'replace the ... in exercise {number}; hint("{number}") helps')
     try:
@@ -100,7 +98,7 @@ def hint(number: str, step: int = 1) -> Note:
     number = str(number)
     exercise = _exercise(number)
     if exercise is None:
-        return _verdict("Nothing to check", f"there is no exercise {number}")
+        return nothing_to_check(f"there is no exercise {number}")
     step = max(1, min(int(step), len(exercise.hints)))
     more = (
         f'  (hint("{number}", {step + 1}) says more)'
@@ -122,30 +120,12 @@ def solution(number: str) -> Note:
                     "one way to do it; paste it over your code and run the cell",
                     code=body.rstrip(),
                 )
-    return _verdict("Nothing to check", f"there is no exercise {number}")
+    return nothing_to_check(f"there is no exercise {number}")
 
 
-def catch_up(lab: str) -> Note:
-    """Put in place what a lab starts from, so that any lab can be the first one: its files, and a fresh copy beside your own work."""
-    lab = lab.zfill(2)
-    folder = PROJECT / "notebooks"
-    found = sorted(folder.glob(f"{lab}_*.ipynb"))
-    if not found:
-        return _verdict("Nothing to check", f"there is no lab {lab}")
-    start = PROJECT / "data" / "checkpoints" / lab
-    placed = _place(start, folder / "work") if start.is_dir() else []
-    what = f"placed {', '.join(placed)} in notebooks/work" if placed else "it needs nothing from earlier labs"
-    return Note(f"Lab {lab}", f"{what}. Open notebooks/{found[0].name} and run it from its first cell.")
-
-
-def _place(start: Path, work: Path) -> list[str]:
-    work.mkdir(exist_ok=True)
-    placed = []
-    for path in sorted(start.iterdir()):
-        if not (work / path.name).exists():  # what an attendee has made is never overwritten
-            shutil.copy2(path, work / path.name)
-            placed.append(path.name)
-    return placed
+def nothing_to_check(why: str) -> Note:
+    """The verdict when there is no such exercise or lab."""
+    return _verdict("Nothing to check", why)
 
 
 def _verdict(status: Status, text: str) -> Note:

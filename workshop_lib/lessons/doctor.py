@@ -57,7 +57,8 @@ class Finding:
     """What one check found."""
 
     name: str
-    status: Literal["OK", "SKIP", "FAIL"]
+    status: Literal["OK", "SKIP", "FAIL", "ASK"]
+    """ASK: a person has to answer (see `production`)."""
     text: str
     fix: str = ""
     troubles: tuple[int, ...] = ()
@@ -81,7 +82,7 @@ class Finding:
         """Coloured for a terminal (rich); the words carry the meaning."""
         from rich.markup import escape
 
-        colour = {"OK": "green", "SKIP": "yellow", "FAIL": "bold red"}[self.status]
+        colour = {"OK": "green", "SKIP": "yellow", "FAIL": "bold red", "ASK": "cyan"}[self.status]
         head = f"[{colour}]\\[{self.status:^4}][/]"
         fix = f"\n        [bold]Fix:[/] {escape(self.fix)}" if self.fix else ""
         return f"{head} {escape(self.name)}: {escape(self.text)}{fix}"
@@ -144,7 +145,7 @@ def _with_workshop(workshop: Workshop, now: Callable[[], float]) -> Iterator[Fin
     for role in ("cheap", "strong"):
         yield _canary(workshop, role)
     yield _stream(workshop)
-    yield _quotas(workshop)
+    yield quotas(workshop)
     yield _cache(workshop)
 
 
@@ -366,7 +367,8 @@ def _stream(workshop: Workshop) -> Finding:
     return Finding("streaming", "OK", text, troubles=troubles)
 
 
-def _quotas(workshop: Workshop) -> Finding:
+def quotas(workshop: Workshop) -> Finding:
+    """The strong model's quotas per minute, where the account's can be read."""
     troubles = (7,)
     if workshop.settings.mode == "local":
         return Finding("quotas", "SKIP", "the local door has none unless a lesson sets one", troubles=troubles)

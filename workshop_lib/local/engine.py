@@ -13,6 +13,7 @@ from statistics import NormalDist
 from typing import Any
 
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec, Usage
+from workshop_lib.bedrock.replies import first_object
 from workshop_lib.embedding import count_wordpieces, first_wordpieces
 from workshop_lib.local import guardrails, invoke
 from workshop_lib.local.faults import MESSAGES, Fault, FaultSchedule
@@ -82,9 +83,9 @@ class Engine:
             )
         return offered[name]
 
-    def converse(self, params: dict[str, Any], region: str) -> Answer:
-        """Converse; a stream is cut from the same answer."""
-        spec = self._model(params["modelId"], region)
+    def converse(self, params: dict[str, Any], region: str, *, batch: bool = False) -> Answer:
+        """Converse; a stream is cut from the same answer. As a record of a batch job it is not throttled, and priced as such."""
+        spec = self.model(params["modelId"], region)
         _check_conversation(params, spec)
         fault = self.faults.next(params["modelId"], params.get("requestMetadata"))
         if fault is not None and fault.kind in MESSAGES:
@@ -92,14 +93,16 @@ class Engine:
         asked = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode()).hexdigest()
         segments = prompt_segments(params, spec)
         inference = params.get("inferenceConfig", {})
-        reserved = self.quotas.reserve(spec, sum(s.tokens for s in segments), inference.get("maxTokens"))
+        asked_tokens = sum(s.tokens for s in segments)
+        reserved = 0.0 if batch else self.quotas.reserve(spec, asked_tokens, inference.get("maxTokens"))
         usage = Usage()
         try:
-            stopped = self._guard(params, "INPUT", _all_user_texts(params))
-            if stopped is not None:
-                return stopped
+            before = self._guard(params, "INPUT", _all_user_texts(params))
+            if before is not None and before.blocked:
+                return self._withheld(params, before)
             counters = self.cache.count(spec, segments)
-            content, stop, out_tokens = self._answer(params, spec, asked, fault)
+            told = params if before is None else _with_user_texts(params, before.texts)
+            content, stop, out_tokens = self._answer(told, spec, asked, fault)
             wire_usage = {**counters, "outputTokens": out_tokens}
             wire_usage["totalTokens"] = sum(
                 wire_usage.get(k, 0)
@@ -109,22 +112,30 @@ class Engine:
         finally:
             self.quotas.settle(spec, reserved, usage)
         latency = draw_latency_ms(spec, asked) + (fault.delay_ms if fault is not None and fault.kind == "slow" else 0)
-        stopped = self._guard(params, "OUTPUT", [b["text"] for b in content if "text" in b])
+        # Tool calls are not looked at: the service's own guardrails read text alone.
+        after = self._guard(params, "OUTPUT", [b["text"] for b in content if "text" in b])
+        if (
+            after is not None and after.action != "NONE"
+        ):  # the model has answered and is paid for; its words are changed
+            masked = iter(after.texts)
+            content = [{"text": next(masked)} if "text" in block else block for block in content]
+            content = [{"text": self._guardrail(params).blocked_message}] if after.blocked else content
+            stop = "guardrail_intervened"
         result = {
             "output": {"message": {"role": "assistant", "content": content}},
             "stopReason": stop,
             "usage": wire_usage,
             "metrics": {"latencyMs": round(latency)},
+            **self._trace(params, before, after),
         }
-        if stopped is not None:  # the model has answered and is paid for, but its words are withheld
-            result |= {k: stopped.result[k] for k in ("output", "stopReason", "trace") if k in stopped.result}
         if "serviceTier" in params:
             result["serviceTier"] = params["serviceTier"]
-        return Answer(result, latency, usage, spec.cost(usage), fault)
+        cost = spec.cost(usage, batch=batch and spec.batch_price is not None)
+        return Answer(result, latency, usage, cost, fault)
 
     def count_tokens(self, params: dict[str, Any], region: str) -> Answer:
         """CountTokens, of a Converse request or of an InvokeModel body."""
-        spec = self._model(params["modelId"], region, counting=True)
+        spec = self.model(params["modelId"], region, counting=True)
         asked = params["input"]
         body = (
             asked["converse"] if "converse" in asked else invoke.to_converse(spec, asked["invokeModel"]["body"]).params
@@ -133,8 +144,12 @@ class Engine:
 
     def apply_guardrail(self, params: dict[str, Any], region: str) -> Answer:
         """ApplyGuardrail: the check alone, without a model."""
+        fault = self.faults.next("", operation="ApplyGuardrail")
+        if fault is not None and fault.kind in MESSAGES:
+            raise fault.error()
         guardrail = self.guardrails.get(params["guardrailIdentifier"], params["guardrailVersion"])
-        found = guardrails.assess(guardrail, [c["text"]["text"] for c in params["content"] if "text" in c])
+        texts = [c["text"]["text"] for c in params["content"] if "text" in c]
+        found = guardrails.assess(guardrail, texts, params["source"])
         outputs = [guardrail.blocked_message] if found.blocked else list(found.texts)
         result = {
             "usage": found.wire["invocationMetrics"]["usage"],
@@ -142,11 +157,11 @@ class Engine:
             "outputs": [{"text": t} for t in outputs] if found.action != "NONE" else [],
             "assessments": [found.wire],
         }
-        return Answer(result, 80)
+        return Answer(result, 80 + (fault.delay_ms if fault is not None else 0), fault=fault)
 
     def invoke_model(self, params: dict[str, Any], region: str) -> Answer:
         """InvokeModel in the provider's own dialect, answered through Converse."""
-        spec = self._model(params["modelId"], region)
+        spec = self.model(params["modelId"], region)
         dialect = invoke.to_converse(spec, params.get("body", b""))
         request = {**dialect.params, "modelId": params["modelId"]}
         self._check("Converse", request)
@@ -157,7 +172,12 @@ class Engine:
         }
         return answer
 
-    def _model(self, model_id: str, region: str, *, counting: bool = False) -> ModelSpec:
+    def model(self, model_id: str, region: str, *, counting: bool = False) -> ModelSpec:
+        """The model that an id calls in a Region.
+
+        Raises:
+            ServiceError: there is none, or only its inference profiles can be called.
+        """
         spec = self.catalogue.by_id(model_id)
         if spec is None or (not model_id.startswith(("global.", "arn:")) and not region.startswith("us-")):
             raise ServiceError("ValidationException", "The provided model identifier is invalid.")
@@ -169,28 +189,48 @@ class Engine:
             )
         return spec
 
-    def _guard(self, params: Mapping[str, Any], source: str, texts: Sequence[str]) -> Answer | None:
-        """The answer in place of the model's, if the request names a guardrail and it blocks."""
-        config = params.get("guardrailConfig")
-        if not config or not texts:
+    def _guardrail(self, params: Mapping[str, Any]) -> guardrails.Guardrail:
+        config = params["guardrailConfig"]
+        return self.guardrails.get(config["guardrailIdentifier"], config["guardrailVersion"])
+
+    def _guard(self, params: Mapping[str, Any], source: str, texts: Sequence[str]) -> guardrails.Assessment | None:
+        """What the guardrail of the request finds, if it names one and there is text."""
+        if not params.get("guardrailConfig") or not texts:
             return None
-        guardrail = self.guardrails.get(config["guardrailIdentifier"], config["guardrailVersion"])
-        found = guardrails.assess(guardrail, texts)
-        if not found.blocked:
-            return None
-        identifier = config["guardrailIdentifier"].rsplit("/", 1)[-1]
+        return guardrails.assess(self._guardrail(params), texts, source)
+
+    def _withheld(self, params: Mapping[str, Any], before: guardrails.Assessment) -> Answer:
+        """The answer in place of a model's, where no model was asked."""
+        message = self._guardrail(params).blocked_message
         result: dict[str, Any] = {
-            "output": {"message": {"role": "assistant", "content": [{"text": guardrail.blocked_message}]}},
+            "output": {"message": {"role": "assistant", "content": [{"text": message}]}},
             "stopReason": "guardrail_intervened",
             "usage": {"inputTokens": 0, "outputTokens": 0, "totalTokens": 0},
             "metrics": {"latencyMs": 80},
+            **self._trace(params, before, None),
         }
-        if config.get("trace", "disabled") != "disabled":
-            side: dict[str, Any] = {"inputAssessment": {identifier: found.wire}}
-            if source == "OUTPUT":
-                side = {"outputAssessments": {identifier: [found.wire]}}
-            result["trace"] = {"guardrail": {**side, "actionReason": "Guardrail blocked."}}
         return Answer(result, 80)
+
+    def _trace(
+        self,
+        params: Mapping[str, Any],
+        before: guardrails.Assessment | None,
+        after: guardrails.Assessment | None,
+    ) -> dict[str, Any]:
+        """`trace` where the request asks for it: what was found, and in any case how many units were looked at."""
+        config = params.get("guardrailConfig") or {}
+        if config.get("trace", "disabled") == "disabled":
+            return {}
+        identifier = config["guardrailIdentifier"].rsplit("/", 1)[-1]
+        guardrail: dict[str, Any] = {}
+        if before is not None:
+            guardrail["inputAssessment"] = {identifier: before.wire}
+        if after is not None:
+            guardrail["outputAssessments"] = {identifier: [after.wire]}
+        found = [each for each in (before, after) if each is not None and each.action != "NONE"]
+        if found:
+            guardrail["actionReason"] = f"Guardrail {'blocked' if any(f.blocked for f in found) else 'masked'}."
+        return {"trace": {"guardrail": guardrail}} if guardrail else {}
 
     def _answer(
         self, params: Mapping[str, Any], spec: ModelSpec, asked: str, fault: Fault | None
@@ -329,10 +369,28 @@ def _all_user_texts(params: Mapping[str, Any]) -> list[str]:
     return [b["text"] for m in params["messages"] if m["role"] == "user" for b in m["content"] if "text" in b]
 
 
+def _with_user_texts(params: Mapping[str, Any], texts: Sequence[str]) -> dict[str, Any]:
+    """The request with the user's texts replaced, in the order of `_all_user_texts`."""
+    left = iter(texts)
+
+    def replaced(message: Mapping[str, Any]) -> Mapping[str, Any]:
+        if message["role"] != "user":
+            return message
+        blocks = [{**block, "text": next(left)} if "text" in block else block for block in message["content"]]
+        return {**message, "content": blocks}
+
+    return {**params, "messages": [replaced(message) for message in params["messages"]]}
+
+
 def _output_schema(params: Mapping[str, Any]) -> Mapping[str, Any] | None:
     asked = (
         params.get("outputConfig", {}).get("textFormat", {}).get("structure", {}).get("jsonSchema", {}).get("schema")
     )
+    if asked is None and "toolConfig" not in params:  # a model without structured output is shown the schema
+        _, shown, behind = " ".join(b["text"] for b in params.get("system", ()) if "text" in b).rpartition(
+            "JSON Schema:"
+        )
+        return first_object(behind) if shown else None
     if asked is None:
         return None
     try:

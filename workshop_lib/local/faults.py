@@ -2,6 +2,7 @@
 
     endpoint.faults.add(Fault("ThrottlingException", first=3))
     endpoint.faults.add(Fault("invalid_output", model="nemotron", every=5))
+    endpoint.faults.add(Fault("ServiceUnavailableException", operation="ApplyGuardrail"))
 
 A single call can also ask for its own fault: requestMetadata={"workshop-fault": "ServiceUnavailableException"}.
 """
@@ -52,6 +53,8 @@ class Fault:
     """An error of the service by name, "mid-stream:<name>", or one of `SHAPES`."""
     model: str = ""
     """Only calls whose model id contains this."""
+    operation: str = ""
+    """"ApplyGuardrail": its calls alone; "": those of models (Converse, ConverseStream, InvokeModel)."""
     first: int = 0
     """The first so many matching calls."""
     every: int = 0
@@ -65,6 +68,10 @@ class Fault:
         name = self.kind.removeprefix("mid-stream:")
         if name not in MESSAGES and self.kind not in SHAPES:
             raise ValueError(f"unknown fault {self.kind!r}; known: {', '.join([*SHAPES, *MESSAGES])}")
+        if self.operation not in ("", "ApplyGuardrail"):
+            raise ValueError(
+                f"no fault can be set for {self.operation!r}: name ApplyGuardrail, or nothing for model calls"
+            )
 
     def strikes(self, nth: int) -> bool:
         """Whether the n-th matching call (from 1) is struck."""
@@ -100,8 +107,11 @@ class FaultSchedule:
         with self._lock:
             self._faults.clear()
 
-    def next(self, model_id: str, metadata: Mapping[str, str] | None = None) -> Fault | None:
-        """The fault that strikes this call, if any: the one it asks for itself, else the first scheduled one."""
+    def next(self, model_id: str, metadata: Mapping[str, str] | None = None, *, operation: str = "") -> Fault | None:
+        """The fault that strikes this call, if any: the one it asks for itself, else the first scheduled one.
+
+        A call of a model gives no `operation`; one of another operation is struck only by faults that name it.
+        """
         asked = (metadata or {}).get("workshop-fault")
         if asked:
             try:
@@ -111,7 +121,7 @@ class FaultSchedule:
         struck: Fault | None = None
         with self._lock:
             for fault, count in self._faults:
-                if fault.model in model_id:
+                if fault.operation == operation and fault.model in model_id:
                     count[0] += 1
                     if struck is None and fault.strikes(count[0]):
                         struck = fault

@@ -83,7 +83,7 @@ class Quotas:
 
     def settle(self, spec: ModelSpec, reserved: float, usage: Usage) -> None:
         """Give back what the call did not use; cache reads are free of quota."""
-        used = usage.input_tokens + usage.cache_write_tokens + usage.output_tokens * spec.output_burndown
+        used = spec.quota_tokens(usage)
         with self._lock:
             account = self._accounts.get(spec.key)
             if account is None or not reserved:

@@ -3,7 +3,8 @@
     with LocalEndpoint(catalogue) as endpoint:
         boto3.client("bedrock-runtime", endpoint_url=endpoint.url, ...)
 
-Beside Bedrock's own paths it answers `/_local/...`: health, journal, faults, quotas (see `workshop serve`).
+It is Bedrock Runtime, Bedrock's batch jobs and as much of S3 as they need, at one address: what was signed for S3 is for S3.
+Beside their own paths it answers `/_local/...`: health, journal, faults, quotas (see `workshop serve`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,22 +35,50 @@ from workshop_lib.bedrock.catalogue import Catalogue
 from workshop_lib.bedrock.errors import ConfigurationError
 from workshop_lib.bedrock.pacing import Quota
 from workshop_lib.bedrock.settings import PROJECT
+from workshop_lib.local.batch import BatchService
 from workshop_lib.local.engine import Answer, Engine, stream_events
 from workshop_lib.local.faults import Fault, FaultSchedule
-from workshop_lib.local.guardrails import Guardrail, Guardrails
+from workshop_lib.local.guardrails import Guardrail, Guardrails, Topic
 from workshop_lib.local.journal import Entry, Journal
 from workshop_lib.local.metering import PromptCache, Quotas
 from workshop_lib.local.models import load_answerer
+from workshop_lib.local.objects import Objects
 from workshop_lib.local.wire import EVENT_STREAM, ServiceError, Wire, event_bytes
 
 MAX_BODY = 25_000_000
 """Bytes, as InvokeModel's own limit."""
 DRIP_S = 0.05
 """Between two blanks of an endless answer."""
+LEGAL = Topic(
+    "legal-demands",
+    "A demand by a lawyer, a court, the police or an authority.",
+    (
+        "We have a court order and request the records of this user.",
+        "This is a formal legal complaint; our lawyers will sue you.",
+        "The police ask for the account data of a suspect.",
+        "Please preserve all data, a subpoena will follow.",
+    ),
+    threshold=0.45,
+)
+_SECOND = Guardrail(
+    words=("forbidden",),
+    topics=(LEGAL,),
+    mask=("EMAIL", "PHONE"),
+    block=(
+        "CREDIT_DEBIT_CARD_NUMBER",
+        "AWS_ACCESS_KEY",
+        "INTERNATIONAL_BANK_ACCOUNT_NUMBER",
+        "US_SOCIAL_SECURITY_NUMBER",
+    ),
+    prompt_attack="MEDIUM",
+)
 GUARDRAILS = {
     ("workshop", "1"): Guardrail(words=("forbidden",)),
-    ("workshop", "DRAFT"): Guardrail(words=("forbidden",)),
+    ("workshop", "2"): _SECOND,
+    ("workshop", "DRAFT"): replace(_SECOND, prompt_attack="HIGH"),
 }
+"""One guardrail, as it grew: version 1 knows words and three kinds of personal data, 2 also a topic, prompt attacks and more kinds; the
+draft is what might become version 3, with the stricter filter under trial."""
 
 
 class LocalEndpoint:
@@ -88,6 +117,8 @@ class LocalEndpoint:
             guardrails=Guardrails(GUARDRAILS),
             check=lambda name, params: self._wire.check(self._wire.model.operation_model(name), params),
         )
+        self.objects = Objects()
+        self.batch = BatchService(self._engine, self._wire, self.objects, self.journal, lambda: self.time_scale)
         self._port, self._server, self._thread = port, None, None  # type: tuple[int, uvicorn.Server | None, threading.Thread | None]
         routes = [
             Route("/_local/health", self._health, methods=["GET"]),
@@ -163,6 +194,8 @@ class LocalEndpoint:
     async def _serve(self, request: Request) -> Response:
         came = time.monotonic()
         raw_path = request.scope["raw_path"].split(b"?")[0].decode("ascii", "replace")
+        if "/s3/aws4_request" in request.headers.get("authorization", ""):
+            return await self._serve_object(request, raw_path)
         entry = Entry("", "", request.headers.get("amz-sdk-invocation-id", ""), _attempt_of(request.headers))
         try:
             answer, operation = await self._answer(request, raw_path, entry)
@@ -199,6 +232,15 @@ class LocalEndpoint:
         response = self._wire.result(operation, answer.result)
         return Response(response.body, response.status, response.headers)
 
+    async def _serve_object(self, request: Request, raw_path: str) -> Response:
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            return Response(status_code=499)
+        asked = (request.method, raw_path, request.query_params, request.headers, body)
+        response = await run_in_threadpool(self.objects.answer, *asked)
+        return Response(response.body, response.status, response.headers)
+
     async def _dripped(self) -> AsyncIterator[bytes]:
         """Blanks until the client goes; when this endpoint stops, the connection is dropped."""
         while self._server is not None and not self._server.should_exit:
@@ -210,13 +252,15 @@ class LocalEndpoint:
         if int(request.headers.get("content-length") or 0) > MAX_BODY:
             raise ServiceError("ValidationException", f"The request body is longer than {MAX_BODY} bytes.")
         body = await request.body()
-        operation, path = self._wire.route(request.method, raw_path)
+        of_batch = raw_path.startswith("/model-invocation-job")
+        wire, offered = (self.batch.wire, self.batch.operation) if of_batch else (self._wire, self._engine.operation)
+        operation, path = wire.route(request.method, raw_path)
         entry.operation, entry.model_id = operation.name, path.get("modelId", "")
-        compute = self._engine.operation(operation.name)
+        compute = offered(operation.name)
 
         def answer() -> Answer:
-            params = self._wire.parse(operation, path, request.headers, body)
-            self._wire.check(operation, params)
+            params = wire.parse(operation, path, request.headers, body, request.query_params)
+            wire.check(operation, params)
             return compute(params, _region_of(request.headers))
 
         return await run_in_threadpool(answer), operation

@@ -70,11 +70,17 @@ class Wire:
             if verb == method and (match := pattern.fullmatch(raw_path)):
                 return operation, {k: unquote(v) for k, v in match.groupdict().items()}
         raise ServiceError(
-            "UnknownOperationException", f"There is no operation {method} {raw_path} in Bedrock Runtime."
+            "UnknownOperationException",
+            f"There is no operation {method} {raw_path} in {self.model.metadata['serviceId']}.",
         )
 
     def parse(
-        self, operation: OperationModel, path: Mapping[str, str], headers: Mapping[str, str], body: bytes
+        self,
+        operation: OperationModel,
+        path: Mapping[str, str],
+        headers: Mapping[str, str],
+        body: bytes,
+        query: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """The parameters that the caller passed to boto3. `headers` have lower-case names.
 
@@ -94,6 +100,9 @@ class Wire:
                 params[name] = path[key]
             elif where == "header" and key.lower() in headers:
                 params[name] = headers[key.lower()]
+            elif where == "querystring" and query and key in query:
+                number = member.type_name == "integer" and query[key].isdecimal()
+                params[name] = int(query[key]) if number else query[key]
         decoded: dict[str, Any] = _decode_blobs(params, shape)
         return decoded
 

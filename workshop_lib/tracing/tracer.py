@@ -39,7 +39,8 @@ from opentelemetry.trace import Status, StatusCode
 
 from workshop_lib.bedrock.catalogue import Catalogue, Usage
 from workshop_lib.bedrock.errors import BedrockError, ConfigurationError, UnknownModel
-from workshop_lib.tracing.delivery import Delivery, Otlp, Outlet, otlp_outlet
+from workshop_lib.monitoring.outlet import Delivery, Outlet
+from workshop_lib.tracing.delivery import Otlp, otlp_outlet
 from workshop_lib.tracing.redaction import TEXT, Redaction
 from workshop_lib.tracing.store import CACHE_READ, CACHE_WRITE, COST, INPUT, OPERATION, OUTPUT, SpanStore
 
@@ -100,7 +101,12 @@ class Tracer:
     """Notes spans and hands them on. Safe to share between threads; made by `open_tracing`."""
 
     def __init__(
-        self, outlets: tuple[Outlet, ...], *, redaction: Redaction, catalogue: Catalogue, make_global: bool
+        self,
+        outlets: tuple[Outlet[ReadableSpan], ...],
+        *,
+        redaction: Redaction,
+        catalogue: Catalogue,
+        make_global: bool,
     ) -> None:
         self.keep_texts = redaction.keep_texts
         """Whether tickets, questions and answers are kept."""
@@ -307,7 +313,11 @@ def open_tracing(
     outlets = []
     if path is not None:
         store = SpanStore(path, max_mb=max_mb)
-        outlets.append(Outlet(str(path), store.write, shut=store.close, linger_s=0.05))
+        outlets.append(
+            Outlet(
+                str(path), store.write, shut=store.close, linger_s=0.05, what="traces", counted_by="tracer.deliveries"
+            )
+        )
     if collector is not None:
         outlets.append(otlp_outlet(collector, redaction.text))
     return Tracer(tuple(outlets), redaction=redaction, catalogue=catalogue, make_global=make_global)

@@ -1,0 +1,70 @@
+"""How much of a model an account may use: read from Service Quotas where there is an account, and never guessed.
+
+Names as Service Quotas lists them for Bedrock, e.g. "On-demand model inference tokens per minute for ...", "Cross-region model inference
+requests per minute for ...", "Model invocation max tokens per day for ..." (Amazon Bedrock User Guide, "Quotas for Amazon Bedrock"). They are
+limits, not use: that is in CloudWatch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from workshop_lib.bedrock.catalogue import ModelSpec
+from workshop_lib.bedrock.pacing import Quota
+
+KINDS = ("requests_per_minute", "tokens_per_minute", "tokens_per_day")
+
+
+def read_quotas(client: Any, specs: Iterable[ModelSpec]) -> dict[str, Quota]:
+    """The quotas of models, by catalogue key; what is not listed stays None: not known.
+
+    Args:
+        client: of boto3's `service-quotas`, in the Region that is called.
+        specs: the models, in the scope in use.
+
+    Raises:
+        BotoCoreError, ClientError: the account's quotas cannot be listed, and AWS's defaults cannot either.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        applied = _listed(client, "list_service_quotas")
+    except (BotoCoreError, ClientError):  # an account that may read the defaults alone
+        applied = {}
+        defaults = _listed(client, "list_aws_default_service_quotas")
+    else:
+        # What an account has never used may be missing in the first list.
+        try:
+            defaults = _listed(client, "list_aws_default_service_quotas")
+        except (BotoCoreError, ClientError):
+            defaults = {}
+    return {spec.key: quota_of(spec, defaults | applied) for spec in specs}
+
+
+def quota_of(spec: ModelSpec, listed: Mapping[str, float]) -> Quota:
+    """One model's quota from a list of names and values; of several names that fit, the lowest value counts."""
+    found: dict[str, float] = {}
+    for name, value in listed.items():
+        kind = next((k for k in KINDS if k.replace("_", " ") in name.lower()), None)
+        if kind is not None and _is_of(spec, name):
+            found[kind] = min(value, found.get(kind, value))
+    return Quota(**found)
+
+
+def _listed(client: Any, operation: str) -> dict[str, float]:
+    pages = client.get_paginator(operation).paginate(ServiceCode="bedrock")
+    return {quota["QuotaName"]: float(quota["Value"]) for page in pages for quota in page["Quotas"]}
+
+
+def _is_of(spec: ModelSpec, name: str) -> bool:
+    """Whether a quota's name is of this model in this scope. Another version of it is another model: 4 is not 4.6."""
+    scope, _, model = name.lower().partition(" for ")
+    across, worldwide = "cross-region" in scope, "global" in scope
+    if spec.scope == "on-demand":
+        fits = not across
+    else:
+        fits = "per day" in scope or (across and worldwide == (spec.scope == "global"))
+    words, label = re.findall(r"[\w.]+", model), spec.label.lower().split()
+    return fits and any(words[i : i + len(label)] == label for i in range(len(words)))
