@@ -105,6 +105,19 @@ class Bedrock:
         self._lock = threading.Lock()
         self._sent = threading.local()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gets the settings and opens connections of its own; keys are never sent, it finds its own."""
+        make = partial(
+            Bedrock,
+            max_attempts=self._max_attempts,
+            read_timeout_s=self._read_timeout,
+            own_attempts=self._own_attempts,
+            sleep=self._sleep,
+            clock=self._clock,
+            stand_ins=self._stand_ins,
+        )
+        return make, (self.settings, self.catalogue)
+
     @property
     def door(self) -> dict[str, str]:
         """What answers depend on beside model and prompt: results of different doors must not be mixed."""

@@ -1,4 +1,7 @@
-"""MANY: tickets by the thousand through a cascade: bounded, within budget, resumable, with nothing lost."""
+"""MANY: tickets by the thousand through a cascade: bounded, within budget, resumable, with nothing lost.
+
+On a Dask cluster: `from workshop_lib.bulk.cluster import run_on_cluster` (apart, because Dask takes a second to import).
+"""
 
 from workshop_lib.bulk.batch import BatchRun, NoAnswer, Phase, run_batch
 from workshop_lib.bulk.budget import most_it_can_cost

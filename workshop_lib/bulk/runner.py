@@ -436,11 +436,7 @@ def run_bulk(
             raise ValueError(f"{name} must be above 0, not {value}")
     if workers > MAX_WORKERS:
         raise ValueError(f"workers can be {MAX_WORKERS} at most, not {workers}: use several processes beyond that")
-    if cascade.start_early is not None:
-        raise ValueError(
-            "start_early spends money to shorten one ticket's wait, and in bulk nobody waits for one: leave it out"
-        )
-    specs = specs_of(cascade)
+    identity, specs = identity_of(cascade), specs_of(cascade)
     models = {t.name: specs[t.name].key if specs else t.model for t in cascade.tiers}
     if limits:
         cascade = cascade.using(Paced(cascade.client, limits))
@@ -451,9 +447,7 @@ def run_bulk(
 
     is_list = isinstance(tickets, Sequence) and not is_file
     total = check(cascade.task, items()) if is_file or is_list else None
-    kept = None
-    if store is not None:
-        kept = open_store(store, cascade)
+    kept = None if store is None else Store(store, identity=identity)
     return BulkRun(
         cascade,
         items(),
@@ -484,9 +478,24 @@ def open_store(path: Path | str, cascade: Cascade[Any]) -> Store:
 
     Raises:
         StoreError, StoreMismatch: as `Store`.
+        ValueError, UnknownModel: as `identity_of`.
     """
+    return Store(path, identity=identity_of(cascade))
+
+
+def identity_of(cascade: Cascade[Any]) -> dict[str, Any]:
+    """What rows in bulk depend on, part by part: the cascade, the ids of its models, the door.
+
+    Raises:
+        ValueError: the cascade starts tiers early, which in bulk would only cost.
+        UnknownModel: a tier names no model of the catalogue.
+    """
+    if cascade.start_early is not None:
+        raise ValueError(
+            "start_early spends money to shorten one ticket's wait, and in bulk nobody waits for one: leave it out"
+        )
     ids = {name: spec.id for name, spec in specs_of(cascade).items()} or {t.name: t.model for t in cascade.tiers}
-    return Store(path, identity={**cascade.identity, "models": ids, **getattr(cascade.client, "door", {})})
+    return {**cascade.identity, "models": ids, **getattr(cascade.client, "door", {})}
 
 
 def _unexpected(error: Exception) -> WorkshopError:

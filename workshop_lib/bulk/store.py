@@ -86,7 +86,7 @@ class Store:
             raise StoreError(f"There is no store {self.path}.", advice="Check the path: it is the --store of the run.")
         try:
             if identity is not None:
-                self._writer = _only_writer(self.path)
+                self._writer = only_writer(self.path)
             self._file = sqlite3.connect(
                 self.path, timeout=busy_timeout_s, check_same_thread=False, isolation_level=None
             )
@@ -221,14 +221,7 @@ class Store:
         if not stored:
             self._write("INSERT INTO meta VALUES ('identity', ?)", (json.dumps(now, sort_keys=True),))
             return
-        then = json.loads(stored[0][0])
-        changed = [
-            f"{part} (then {then.get(part)}, now {now.get(part)})"
-            for part in sorted(then.keys() | now.keys())
-            if then.get(part) != now.get(part)
-        ]
-        if changed:
-            raise StoreMismatch(f"{self.path.name} was made with another {'; another '.join(changed)}.")
+        hold_against(self.path, then=json.loads(stored[0][0]), now=now)
 
     def _write(self, statement: str, values: tuple[Any, ...]) -> None:
         with self._lock:
@@ -250,8 +243,28 @@ class Store:
         return self._file
 
 
-def _only_writer(path: Path) -> filelock.FileLock:
-    """The lock of a store's writer; the system lets go of it when the process ends, however it ends."""
+def hold_against(path: Path, *, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse results that depend on something else than those at `path`.
+
+    Raises:
+        StoreMismatch: it names each part that differs.
+    """
+    changed = [
+        f"{part} (then {then.get(part)}, now {now.get(part)})"
+        for part in sorted(then.keys() | now.keys())
+        if then.get(part) != now.get(part)
+    ]
+    if changed:
+        raise StoreMismatch(f"{path.name} was made with another {'; another '.join(changed)}.")
+
+
+def only_writer(path: Path) -> filelock.FileLock:
+    """The lock of a store's writer; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        StoreInUse: somebody else has it.
+        StoreError: the folder cannot be written.
+    """
     import filelock
 
     lock = filelock.FileLock(f"{path}.lock", timeout=0)

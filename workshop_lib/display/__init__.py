@@ -8,7 +8,7 @@ from workshop_lib.display.controls import slider, sliders, ticket_form
 from workshop_lib.display.cost_chart import cost_against_agreement
 from workshop_lib.display.dashboard import Dashboard, watch_records
 from workshop_lib.display.disagreements import browse, disagreement, disagreements
-from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk
+from workshop_lib.display.live import BulkTable, Journey, watch, watch_bulk, watch_cluster
 from workshop_lib.display.operations_charts import dashboard_figure, drift_chart
 from workshop_lib.display.report import report, save_report
 from workshop_lib.display.review_panel import ReviewPanel
@@ -61,5 +61,6 @@ __all__ = [
     "usd",
     "watch",
     "watch_bulk",
+    "watch_cluster",
     "watch_records",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workshop_lib.bulk.rows import Row
 from workshop_lib.bulk.runner import BulkRun
@@ -13,6 +13,10 @@ from workshop_lib.cascade.attempt import Attempt, Event, Outcome, Reason
 from workshop_lib.cascade.cascade import Cascade
 from workshop_lib.display.theme import COLOURS, GREY, line, usd
 from workshop_lib.triage.schema import Ticket
+
+if TYPE_CHECKING:
+    from workshop_lib.bulk.cluster import ClusterRun
+    from workshop_lib.bulk.folder import Partition
 
 UPDATE_S = 0.25
 """Of a table of many, at most four pictures a second."""
@@ -147,6 +151,45 @@ def watch_bulk(
     return rows
 
 
+def watch_cluster(run: ClusterRun, *, draw: Callable[[str], None] | None = None) -> list[Partition]:
+    """Read a run on a cluster to its end under a line that says how far it is, with a link to the cluster's own page.
+
+    Args:
+        run: from `run_on_cluster`.
+        draw: is given each picture as HTML; None: they are drawn below the cell.
+
+    Returns:
+        All partitions, as they were finished.
+    """
+    draw = draw or below_the_cell()
+    link = f" <a href='{_e(run.dashboard)}'>{_e(run.dashboard)}</a>" if run.dashboard else ""
+    parts = []
+    try:
+        draw(f"<p><b>{_e(progress(run))}</b>{link}</p>")
+        for part in run:
+            parts.append(part)
+            draw(f"<p><b>{_e(progress(run))}</b>{link}</p>")
+    finally:
+        draw(f"<p><b>{_e(progress(run))}</b></p>")  # the page is gone with the run
+    return parts
+
+
+def progress(run: BulkRun | ClusterRun) -> str:
+    """How far a run is, in one line: tickets, how many went up, USD, what is left, what went wrong."""
+    done = run.tickets + run.skipped
+    facts = [f"{done} of {run.total} tickets" if run.total is not None else f"{done} tickets"]
+    if run.tickets:
+        facts += [f"{run.escalated} went up ({run.escalated / run.tickets:.0%})", usd(run.cost_usd)]
+        if run.total is not None and done < run.total and run.stopped in ("", "finished"):
+            rate = run.tickets / max(run.elapsed_s, 1e-3)
+            facts.append(f"{rate:.1f} a second, about {(run.total - done) / rate:.0f} s left")
+    if run.failed:
+        facts.append(f"{run.failed} without a decision")
+    if run.stopped in ("interrupted", "budget", "error"):
+        facts.append(f"stopped: {run.stopped}")
+    return ", ".join(facts)
+
+
 class BulkTable:
     """Tickets of a bulk run as they stand, as HTML with everything escaped."""
 
@@ -170,24 +213,9 @@ class BulkTable:
         """The table as it stands."""
         body = "".join(line(self._values(*entry)) for entry in self._tickets.items())
         return (
-            f"<div class='bulk-table mathjax_ignore'><p><b>{_e(self._facts())}</b></p>"
+            f"<div class='bulk-table mathjax_ignore'><p><b>{_e(progress(self._run))}</b></p>"
             f"<table><thead>{line(self.HEAD, head=True)}</thead><tbody>{body}</tbody></table></div>"
         )
-
-    def _facts(self) -> str:
-        run = self._run
-        done = run.tickets + run.skipped
-        facts = [f"{done} of {run.total} tickets" if run.total is not None else f"{done} tickets"]
-        if run.tickets:
-            facts += [f"{run.escalated} went up ({run.escalated / run.tickets:.0%})", usd(run.cost_usd)]
-            if run.total is not None and done < run.total and run.stopped in ("", "finished"):
-                rate = run.tickets / max(run.elapsed_s, 1e-3)
-                facts.append(f"{rate:.1f} a second, about {(run.total - done) / rate:.0f} s left")
-        if run.failed:
-            facts.append(f"{run.failed} without a decision")
-        if run.stopped in ("interrupted", "budget", "error"):
-            facts.append(f"stopped: {run.stopped}")
-        return ", ".join(facts)
 
     def _values(self, ticket_id: str, rows: list[Row]) -> tuple[str, ...]:
         name = f"{ticket_id} {_short(self._subjects.get(ticket_id, ''), 50)}".strip()

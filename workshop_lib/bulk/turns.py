@@ -1,0 +1,91 @@
+"""Who may call a model next, over all workers of a cluster: one limiter a model on the scheduler, asked before each call.
+
+A turn is one message of about a millisecond. The scheduler books it and says how long to wait, so the sum over all workers keeps the
+quota exactly, whoever is busy or idle; a worker that dies leaves unused no more than the turns that it had booked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from distributed import Scheduler, SchedulerPlugin, Worker
+from distributed.utils import sync
+
+from workshop_lib.bedrock.pacing import Limiter, Quota
+
+ANSWER_WITHIN_S = 60
+"""How long a worker waits for the scheduler's word; it is asked about as often as a model is."""
+
+
+class Turns(SchedulerPlugin):
+    """A run's limiters. It also ends the run's calls when the driver is gone, which nobody would read the results of."""
+
+    def __init__(self, run: str, driver: str, limits: Mapping[str, Quota]) -> None:
+        """
+        Args:
+            run: names the run on the cluster.
+            driver: id of the client that started it.
+            limits: model, named as the tiers name it, to the quota that all workers share.
+        """
+        self.name, self._driver, self._limits = run, driver, dict(limits)
+        self._limiters: dict[str, Limiter] = {}
+        self._ending: set[asyncio.Future[Any]] = set()
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Called where the scheduler runs."""
+        self._limiters = {model: Limiter(quota, sleep=lambda _: None) for model, quota in self._limits.items()}
+        scheduler.handlers[self.name] = self._turn
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """Called when any client has left or died."""
+        if client == self._driver and self.name in scheduler.worker_plugins:
+            task = asyncio.ensure_future(scheduler.unregister_worker_plugin(None, self.name))
+            self._ending.add(task)  # else it might be collected before it is done
+            leave(self.name, dask_scheduler=scheduler)
+
+    def _turn(self, *, model: str, tokens: float, unused: float) -> float:
+        limiter = self._limiters[model]
+        limiter.settle(unused, 0)
+        return limiter.acquire(tokens)
+
+
+def leave(run: str, *, dask_scheduler: Scheduler) -> None:
+    """Remove a run's limiters from the scheduler; Dask gives the second argument."""
+    dask_scheduler.handlers.pop(run, None)
+    dask_scheduler.remove_plugin(run)
+
+
+class SharedLimiter(Limiter):
+    """A worker's part of it: waits as long as the scheduler says. Safe to share between threads."""
+
+    def __init__(self, worker: Worker, run: str, model: str) -> None:
+        self._worker, self._run, self._model = worker, run, model
+        self._unused, self._lock = 0.0, threading.Lock()
+
+    def acquire(self, tokens: float = 0) -> float:
+        """Wait for a turn. What earlier calls reserved and did not use goes back with the question.
+
+        Returns:
+            Seconds waited.
+
+        Raises:
+            OSError: the scheduler does not answer.
+        """
+        with self._lock:
+            unused, self._unused = self._unused, 0.0
+        ask = getattr(self._worker.scheduler, self._run)
+        wait: float = sync(
+            self._worker.loop, ask, model=self._model, tokens=tokens, unused=unused, callback_timeout=ANSWER_WITHIN_S
+        )
+        if wait > 0:
+            time.sleep(wait)
+        return wait
+
+    def settle(self, reserved: float, used: float) -> None:
+        """Give back the tokens that a call reserved and did not use."""
+        with self._lock:
+            self._unused += reserved - used
