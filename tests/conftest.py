@@ -6,6 +6,7 @@ import functools
 import http.client
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from botocore.config import Config
 from workshop_lib.bedrock.catalogue import Catalogue
 from workshop_lib.bedrock.client import Bedrock
 from workshop_lib.bedrock.settings import Settings
+from workshop_lib.cli import main
 from workshop_lib.local.server import LocalEndpoint
 from workshop_lib.triage.schema import Ticket
 
@@ -190,6 +192,25 @@ def send(endpoint: LocalEndpoint) -> Callable[..., HttpAnswer]:
             connection.close()
 
     return send
+
+
+@pytest.fixture
+def here(endpoint: LocalEndpoint, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[..., SimpleNamespace]:
+    """`workshop ...` in this process, at the tests' endpoint: to start both anew takes longer than most of what is tested."""
+
+    def here(*arguments: str, **environ: str) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["workshop", *arguments])
+        for name, value in {"COLUMNS": "100", "WORKSHOP_ENDPOINT_URL": endpoint.url, **environ}.items():
+            monkeypatch.setenv(name, value)
+        code: Any = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        out, err = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
+
+    return here
 
 
 @pytest.fixture

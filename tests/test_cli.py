@@ -1,4 +1,4 @@
-"""The program, run as a user would: its own process, its own endpoint. What ends before a door opens runs in the tests' process."""
+"""The program, run as a user would: once with its own process and endpoint, else in this process, at the tests' endpoint (`here`)."""
 
 import json
 import os
@@ -8,11 +8,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from types import SimpleNamespace
 
 import pytest
-
-from workshop_lib.cli import main
 
 PROGRAM = [sys.executable, "-m", "workshop_lib"]
 
@@ -23,26 +20,6 @@ def run(*arguments, **environ):
     return subprocess.run(
         [*PROGRAM, *arguments], capture_output=True, text=True, env=env, timeout=170, encoding="utf-8", check=False
     )
-
-
-@pytest.fixture
-def here(monkeypatch, capsys):
-    """As `run`, in this process: to start one takes longer than all that is tested."""
-
-    def run(*arguments, **environ):
-        monkeypatch.setattr(sys, "argv", ["workshop", *arguments])
-        for name, value in {"COLUMNS": "100", **environ}.items():
-            monkeypatch.setenv(name, value)
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code
-        else:
-            code = 0
-        out, err = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=out, stderr=err)
-
-    return run
 
 
 def test_the_demo_prints_the_comparison():
@@ -73,8 +50,10 @@ def test_the_doctor_goes_through_the_list_for_production(here):
     assert findings["logging"]["status"] == "ASK"
 
 
-def test_one_ticket_is_one_json_line():
-    done = run("triage", "--subject", "Charged twice", "--body", "My card was charged twice in May, please refund one.")
+def test_one_ticket_is_one_json_line(here):
+    done = here(
+        "triage", "--subject", "Charged twice", "--body", "My card was charged twice in May, please refund one."
+    )
     row = json.loads(done.stdout)
     assert row["decision"]["category"] == "billing"
     assert row["cost_usd"] > 0
@@ -119,46 +98,46 @@ def some_tickets(tmp_path):
     return file
 
 
-def test_bulk_writes_every_row_once_and_a_second_run_pays_for_nothing(some_tickets, tmp_path):
+def test_bulk_writes_every_row_once_and_a_second_run_pays_for_nothing(here, some_tickets, tmp_path):
     out = tmp_path / "rows.ndjson"
-    first = run("bulk", str(some_tickets), "--out", str(out), "--workers", "4")
+    first = here("bulk", str(some_tickets), "--out", str(out), "--workers", "4")
     lines = out.read_text(encoding="utf-8").splitlines()
-    again = run("bulk", str(some_tickets), "--out", str(out))
+    again = here("bulk", str(some_tickets), "--out", str(out))
     assert (first.returncode, again.returncode) == (0, 0)
     assert {json.loads(line)["ticket_id"] for line in lines} == {f"L-{i}" for i in range(25)}
     assert out.read_text(encoding="utf-8").splitlines() == lines
     assert "25 were done already" in " ".join(again.stderr.split())
 
 
-def test_bulk_without_out_gives_rows_as_lines_on_standard_output(some_tickets, tmp_path):
-    done = run("bulk", str(some_tickets), "--limit", "3", "--store", str(tmp_path / "s.db"))
+def test_bulk_without_out_gives_rows_as_lines_on_standard_output(here, some_tickets, tmp_path):
+    done = here("bulk", str(some_tickets), "--limit", "3", "--store", str(tmp_path / "s.db"))
     assert {json.loads(line)["ticket_id"] for line in done.stdout.splitlines()} == {"L-0", "L-1", "L-2"}
 
 
-def test_bulk_says_with_its_exit_code_that_the_budget_ended_it(some_tickets):
-    done = run("bulk", str(some_tickets), "--budget-usd", "0.001")
+def test_bulk_says_with_its_exit_code_that_the_budget_ended_it(here, some_tickets):
+    done = here("bulk", str(some_tickets), "--budget-usd", "0.001")
     assert done.returncode == 3
     assert "budget is used up" in " ".join(done.stderr.split())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-def test_an_interrupted_bulk_run_says_how_to_go_on_and_goes_on(tmp_path):
+def test_an_interrupted_bulk_run_says_how_to_go_on_and_goes_on(here, tmp_path):
     file, out = tmp_path / "t.jsonl", tmp_path / "rows.ndjson"
-    file.write_text(run("tickets", "150").stdout, encoding="utf-8")
+    file.write_text(here("tickets", "60").stdout, encoding="utf-8")
     command = [*PROGRAM, "bulk", str(file), "--out", str(out), "--workers", "2"]
     slow = {**os.environ, "WORKSHOP_TIME_SCALE": "0.1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=slow)
     while not (tmp_path / "t.run.db").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(1.5)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "goes on from there" in " ".join(said.split())
-    assert run(*command[len(PROGRAM) :]).returncode == 0
+    assert here(*command[len(PROGRAM) :]).returncode == 0
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    assert len([r for r in rows if r["final"]]) == 150
+    assert len([r for r in rows if r["final"]]) == 60
     assert len({(r["ticket_id"], r["tier"]) for r in rows}) == len(rows)
 
 
@@ -183,8 +162,8 @@ def test_serve_answers_until_it_is_interrupted():
 # bakeoff, label
 
 
-def test_a_dry_run_of_all_strategies_makes_no_call_and_prints_the_tables():
-    done = run("bakeoff", "--dry-run", "--all")
+def test_a_dry_run_of_all_strategies_makes_no_call_and_prints_the_tables(here):
+    done = here("bakeoff", "--dry-run", "--all")
     assert done.returncode == 0, done.stderr
     for words in ("112 tickets of 56", "oracle", "three-tier", "random-50%", "joint agreement", "sent up"):
         assert words in done.stdout
@@ -211,8 +190,8 @@ def test_the_locked_test_split_needs_the_word_final(here):
     assert "FINAL: the locked test split" in final.stdout
 
 
-def test_a_bakeoff_asks_keeps_and_replays(tmp_path):
-    made = run("bakeoff", "--split", "workshop", "--limit", "4", "--store", str(tmp_path / "s"), "--json", "--label",
+def test_a_bakeoff_asks_keeps_and_replays(here, tmp_path):
+    made = here("bakeoff", "--split", "workshop", "--limit", "4", "--store", str(tmp_path / "s"), "--json", "--label",
                "--save", str(tmp_path / "run.jsonl"), "--csv", str(tmp_path / "t.csv"), "--report", str(tmp_path / "r.html"))  # fmt: skip
     told = json.loads(made.stdout)
     assert told["judge"]["category"]["value"] == 1
@@ -234,7 +213,7 @@ def test_an_unknown_strategy_names_the_known_ones(here):
     assert "strong-only" in done.stderr + done.stdout
 
 
-def test_labels_of_the_judge_are_written_and_compared_with_the_key(tmp_path):
-    done = run("label", "--split", "workshop", "--limit", "5", "--out", str(tmp_path / "l.jsonl"), "--json")
+def test_labels_of_the_judge_are_written_and_compared_with_the_key(here, tmp_path):
+    done = here("label", "--split", "workshop", "--limit", "5", "--out", str(tmp_path / "l.jsonl"), "--json")
     assert json.loads(done.stdout)["n"] == 5
     assert len((tmp_path / "l.jsonl").read_text(encoding="utf-8").splitlines()) == 5

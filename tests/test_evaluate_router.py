@@ -28,8 +28,8 @@ def test_one_command_gives_the_verdict_the_table_the_figures_and_the_page(pair, 
     assert page.read_text(encoding="utf-8").count("<img ") == 4
 
 
-def test_targets_of_ones_own_take_the_place_of_the_standard_ones(pair):
-    done = run("evaluate-router", str(pair), "--no-learning", "--budget", "5", "--max-risk", "0.1", "--markdown")
+def test_targets_of_ones_own_take_the_place_of_the_standard_ones(here, pair):
+    done = here("evaluate-router", str(pair), "--no-learning", "--budget", "5", "--max-risk", "0.1", "--markdown")
     assert "spend at most USD 5 per 1,000" in done.stdout
     assert "at most 10.0% kept and wrong" in done.stdout
     assert "keep 99.0%" not in done.stdout
@@ -43,10 +43,10 @@ def test_targets_of_ones_own_take_the_place_of_the_standard_ones(pair):
     ],
     ids=["bad cell", "no costs"],
 )
-def test_a_mistake_is_one_message_and_no_traceback(tmp_path, content, options, said):
+def test_a_mistake_is_one_message_and_no_traceback(here, tmp_path, content, options, said):
     file = tmp_path / "pair.csv"
     file.write_text(content, encoding="utf-8")
-    done = run("evaluate-router", str(file), *options)
+    done = here("evaluate-router", str(file), *options)
     assert done.returncode != 0
     assert said in re.sub(r"[\s│]+", " ", done.stdout + done.stderr)
     assert "Traceback" not in done.stderr

@@ -6,7 +6,6 @@ import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -24,10 +23,10 @@ PROGRAMS = re.findall(r"(?s)```python\n(.*?)```", TEXT)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=["the cascade", "a task of one's own", "many tickets", "an agent"])
-def test_a_program_of_the_readme_runs(program):
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+def test_a_program_of_the_readme_runs(program, endpoint, monkeypatch, capsys):
+    monkeypatch.setenv("WORKSHOP_ENDPOINT_URL", endpoint.url)  # nobody needs to wait for one of its own
+    exec(program, {"__name__": "__main__"})
+    assert capsys.readouterr().out
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")

@@ -6,9 +6,12 @@ imported; each file is checked by its SHA-256 before it is used.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
+import sqlite3
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -32,13 +35,18 @@ TOKENIZER = (
 )
 MAX_TOKENS = 256
 """The length the model was trained for; longer texts are read up to here."""
+MOST_KEPT = 20_000
+"""Vectors in a file, of 1,536 bytes each: beyond that they are computed again, which takes some twenty milliseconds."""
 
 
 class Embedder:
     """all-MiniLM-L6-v2: mean-pooled, unit-length vectors of 384 numbers. Safe to share between threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache_dir: Path | None = None) -> None:
         """
+        Args:
+            cache_dir: where vectors are kept from one process to the next, without their texts; None: in memory alone.
+
         Raises:
             ConfigurationError: a package is missing, or a file is not the one that was measured.
         """
@@ -52,7 +60,8 @@ class Embedder:
         )
         self._inputs = {i.name for i in self._session.get_inputs()}
         self._tokenizer = _tokenizer()
-        self._known = functools.lru_cache(maxsize=4096)(self._embed_one)  # labels and tickets come again and again
+        self._file = None if cache_dir is None else _File(cache_dir / "vectors.db")
+        self._known = functools.lru_cache(maxsize=4096)(self._look_up)  # labels and tickets come again and again
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, shape (len(texts), 384). One text at a time: results do not depend on their neighbours."""
@@ -60,8 +69,16 @@ class Embedder:
             rows = [self._known(text) for text in texts]
         else:
             with ThreadPoolExecutor(os.cpu_count()) as pool:  # ONNX works outside Python's lock
-                rows = list(pool.map(self._embed_one, texts))
+                rows = list(pool.map(self._look_up, texts))
         return np.vstack(rows) if rows else np.zeros((0, 384), np.float32)
+
+    def _look_up(self, text: str) -> Vectors:
+        if self._file is None:
+            return self._embed_one(text)
+        found = self._file.get(text)
+        if found is None:
+            self._file.add(text, found := self._embed_one(text))
+        return found
 
     def _embed_one(self, text: str) -> Vectors:
         ids = self._tokenizer.encode(text).ids
@@ -76,6 +93,43 @@ class Embedder:
         pooled = hidden[0].mean(axis=0) if hidden.ndim == 3 else hidden[0]
         unit: Vectors = (pooled / np.linalg.norm(pooled)).astype(np.float32)
         return unit
+
+
+class _File:
+    """Vectors by a hash of weights and text. It saves time and nothing else: where the file fails, it is done without."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock, self._file = threading.Lock(), None  # type: tuple[threading.Lock, sqlite3.Connection | None]
+        with contextlib.suppress(OSError, sqlite3.Error):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = sqlite3.connect(path, timeout=1, check_same_thread=False, isolation_level=None)
+            file.execute("PRAGMA journal_mode=WAL")
+            file.execute("PRAGMA synchronous=OFF")  # what a power cut takes is computed again
+            file.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB UNIQUE NOT NULL, vector BLOB NOT NULL)")
+            self._file = file
+
+    def get(self, text: str) -> Vectors | None:
+        """The vector as it was computed, bit by bit."""
+        if self._file is None:
+            return None
+        with self._lock, contextlib.suppress(sqlite3.Error):
+            found = self._file.execute("SELECT vector FROM vectors WHERE text = ?", (_key(text),)).fetchone()
+            if found is not None and len(found[0]) == 384 * 4:
+                return np.frombuffer(found[0], np.float32)
+        return None
+
+    def add(self, text: str, vector: Vectors) -> None:
+        """Keep one, if there is room."""
+        if self._file is None:
+            return
+        with self._lock, contextlib.suppress(sqlite3.Error):
+            (last,) = self._file.execute("SELECT max(rowid) FROM vectors").fetchone()
+            if (last or 0) < MOST_KEPT:
+                self._file.execute("INSERT OR IGNORE INTO vectors VALUES (?, ?)", (_key(text), vector.tobytes()))
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(f"{WEIGHTS[2]} {text}".encode("utf-8", "surrogatepass")).digest()
 
 
 @functools.lru_cache(maxsize=4096)

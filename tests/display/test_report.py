@@ -1,6 +1,7 @@
 """The report: one page that needs nothing else, whatever was compared."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -27,9 +28,17 @@ class Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_a_report_tells_the_table_the_pairs_and_the_charts():
-    comparison = compared(*MIXED)
-    page = report(comparison)
+@pytest.fixture(scope="module")
+def comparison():
+    return compared(*MIXED)
+
+
+@pytest.fixture(scope="module")
+def page(comparison):
+    return report(comparison)
+
+
+def test_a_report_tells_the_table_the_pairs_and_the_charts(comparison, page):
     assert "3 strategies on 8 tickets (calibration split)" in page
     for sentence in comparison.sentences():
         assert sentence in page
@@ -44,8 +53,7 @@ def test_warnings_come_before_the_table():
     assert page.index("not shown to be stronger") < page.index("<table")
 
 
-def test_a_report_asks_for_nothing_from_outside():
-    page = report(compared(*MIXED))
+def test_a_report_asks_for_nothing_from_outside(page):
     assert all(source.startswith("data:image/png") for source in re.findall(r"src=['\"]([^'\"]*)", page))
     assert not re.search(r"<(script|link|iframe)|https?://|@import|url\(", page)
 
@@ -58,14 +66,14 @@ def test_everything_hostile_in_a_report_is_escaped():
     assert "&lt;script&gt;" in page
 
 
-def test_a_report_is_whole_html():
+def test_a_report_is_whole_html(page):
     parser = Balanced()
-    parser.feed(report(compared(*MIXED)))
+    parser.feed(page)
     assert parser.open == []
 
 
-def test_the_same_comparison_gives_the_same_page():
-    assert report(compared(*MIXED)) == report(compared(*MIXED))
+def test_the_same_comparison_gives_the_same_page(page):
+    assert report(compared(*MIXED)) == page
 
 
 @pytest.mark.parametrize("name", ["strong-only", "cascade", "my own"])
@@ -87,12 +95,11 @@ def test_a_key_without_the_fields_of_triage_leaves_their_charts_out():
 
 
 def test_a_locked_split_says_that_this_is_the_final_measurement():
-    from dataclasses import replace
-
-    assert "locked: the final measurement" in report(replace(compared(*MIXED), final=True))
+    final = replace(compared(RIGHT_BELOW, chosen={"cascade": strategies()["cascade"]}), final=True)
+    assert "locked: the final measurement" in report(final)
 
 
 def test_a_report_is_saved_as_utf8_in_a_folder_that_need_not_exist(tmp_path):
-    comparison = compared(*MIXED, MISSED, text="Tarvitsen apua: ääkköset ✓")
-    save_report(comparison, tmp_path / "new" / "report.html")
-    assert (tmp_path / "new" / "report.html").read_text(encoding="utf-8") == report(comparison)
+    said = "Tarvitsen apua: ääkköset ✓"
+    save_report(compared(*MIXED, MISSED, text=said), tmp_path / "new" / "report.html")
+    assert said in (tmp_path / "new" / "report.html").read_text(encoding="utf-8")

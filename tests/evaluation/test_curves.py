@@ -199,13 +199,13 @@ def test_copies_of_a_ticket_do_not_narrow_its_interval():
 def test_the_interval_covers_the_true_apgr_as_often_as_it_says(size):
     """A ticket of score u gains with a chance of 0.7 u and loses with 0.1 (1 - u): the gap is 0.3, and APGR is E[gain u] / 0.3."""
     chance, held, families = np.random.default_rng(11), 0, np.repeat(np.arange(120), size).tolist()
-    for seed in range(1_000):
+    for seed in range(400):
         score, luck = np.repeat(chance.random((2, 120)), size, axis=1)
         found = apgr_interval(
             score, luck > 1 - 0.1 * (1 - score), luck < 0.7 * score, families, seed=seed, resamples=200
         )
         held += found.low <= (0.7 / 3 - 0.1 / 6) / 0.3 <= found.high
-    assert 930 <= held <= 970
+    assert 0.92 <= held / 400 <= 0.98
 
 
 # Risk and coverage

@@ -77,3 +77,12 @@ def test_a_broken_stream_is_noted_with_its_error(endpoint, boto):
     endpoint.faults.add(Fault("cut"))
     list(boto.converse_stream(modelId=NANO, messages=MESSAGE)["stream"])
     assert [(e.status, e.error) for e in endpoint.journal] == [(200, "cut")]
+
+
+def test_the_guardrail_that_a_request_names_is_noted(endpoint, boto, ask):
+    ask()
+    ask(guardrailConfig={"guardrailIdentifier": "workshop", "guardrailVersion": "2"})
+    boto.apply_guardrail(
+        guardrailIdentifier="workshop", guardrailVersion="1", source="INPUT", content=[{"text": {"text": "Hello"}}]
+    )
+    assert [entry.guardrail for entry in endpoint.journal] == ["", "workshop 2", "workshop 1"]

@@ -76,7 +76,7 @@ def _with_results(question: str, answer: Mapping[str, Any], *, error: str = "") 
 @pytest.fixture(scope="module", autouse=True)
 def fitted() -> ShopModel:
     """Fitted before anybody asks over HTTP, where nobody waits for more than ten seconds; the endpoint finds what was fitted."""
-    return learn(Embedder(), data_dir=PROJECT / "data", cache_dir=PROJECT / ".cache")
+    return learn(Embedder(PROJECT / ".cache"), data_dir=PROJECT / "data", cache_dir=PROJECT / ".cache")
 
 
 @pytest.fixture
@@ -302,7 +302,7 @@ def test_the_key_of_held_out_questions_is_not_looked_at(tmp_path, fitted):
             row |= {"label": "simple", "tools": [], "keys": {}, "facts": []}
     lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     (tmp_path / "questions.jsonl").write_text(lines, encoding="utf-8")
-    other = learn(Embedder(), data_dir=tmp_path, cache_dir=tmp_path)
+    other = learn(Embedder(PROJECT / ".cache"), data_dir=tmp_path, cache_dir=tmp_path)
     ours, theirs = fitted.learned(), other.learned()
     assert all(np.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
 
@@ -312,6 +312,6 @@ def test_without_a_train_split_the_few_shot_examples_are_learned_from(tmp_path):
     lines = (PROJECT / "data" / "questions.jsonl").read_text("utf-8").splitlines()
     kept = [line for line in lines if json.loads(line)["split"] != "train"]
     (tmp_path / "questions.jsonl").write_text("\n".join(kept), encoding="utf-8")
-    small = learn(Embedder(), data_dir=tmp_path, cache_dir=tmp_path)
+    small = learn(Embedder(PROJECT / ".cache"), data_dir=tmp_path, cache_dir=tmp_path)
     assert small.lookups("strong", "What does the Cairn Bar cost?") == [("product_info", "cairn-bar")]
     assert set(small.label("cheap", "What does it cost?")) == {"simple", "complex"}

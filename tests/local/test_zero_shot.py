@@ -2,6 +2,7 @@
 
 import pytest
 
+from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.embedding import Embedder
 from workshop_lib.local.models.answers import describe_labels
 from workshop_lib.local.models.trained import read_ticket
@@ -12,7 +13,7 @@ from workshop_lib.triage import TRIAGE, Category, load_labels, load_tickets
 @pytest.fixture(scope="module")
 def accuracy():
     described = describe_labels([c.value for c in Category], "", TRIAGE.system)
-    model, labels, tickets = ZeroShot(Embedder()), load_labels(), load_tickets("calibration")
+    model, labels, tickets = ZeroShot(Embedder(PROJECT / ".cache")), load_labels(), load_tickets("calibration")
 
     def share(manner):
         right = 0

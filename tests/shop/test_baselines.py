@@ -3,6 +3,7 @@
 import pytest
 
 from workshop_lib.bedrock.catalogue import Usage
+from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.embedding import Embedder
 from workshop_lib.shop import classify, llm_router, load_questions
 from workshop_lib.shop.answers import AgentAttempt, Answer, Call, ToolCall
@@ -27,7 +28,7 @@ def few():
 
 @pytest.fixture(scope="module")
 def embedder():
-    return Embedder()
+    return Embedder(PROJECT / ".cache")
 
 
 def answered(question, *, right, usd, tier="cheap"):

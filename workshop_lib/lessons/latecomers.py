@@ -76,7 +76,7 @@ def _train(settings: Settings) -> None:
     from workshop_lib.local.models import load_answerer, shop
 
     load_answerer(settings.data_dir, settings.cache_dir)
-    shop.learn(Embedder(), data_dir=settings.data_dir, cache_dir=settings.cache_dir)
+    shop.learn(Embedder(settings.cache_dir), data_dir=settings.data_dir, cache_dir=settings.cache_dir)
 
 
 def _helps(path: Path) -> str:

@@ -24,6 +24,8 @@ class Entry:
     usage: Usage = field(default_factory=Usage)
     cost_usd: float = 0.0
     latency_ms: float = 0.0
+    guardrail: str = ""
+    """Id and version of the guardrail that the request names, e.g. "workshop 2"; "" without one."""
 
 
 class Journal:

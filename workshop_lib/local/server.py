@@ -261,6 +261,7 @@ class LocalEndpoint:
         def answer() -> Answer:
             params = wire.parse(operation, path, request.headers, body, request.query_params)
             wire.check(operation, params)
+            entry.guardrail = _guardrail_of(params)
             return compute(params, _region_of(request.headers))
 
         return await run_in_threadpool(answer), operation
@@ -329,6 +330,12 @@ class _DroppedResponse(Response):
 def _attempt_of(headers: Mapping[str, str]) -> int:
     found = re.search(r"attempt=(\d+)", headers.get("amz-sdk-request", ""))
     return int(found[1]) if found else 1
+
+
+def _guardrail_of(params: Mapping[str, Any]) -> str:
+    """As Converse and ConverseStream name it in `guardrailConfig`, ApplyGuardrail and InvokeModel among their own parameters."""
+    named = params.get("guardrailConfig", params)
+    return f"{named.get('guardrailIdentifier', '')} {named.get('guardrailVersion', '')}".strip()
 
 
 def _region_of(headers: Mapping[str, str]) -> str:

@@ -107,14 +107,14 @@ class Detector:
         Args:
             streams: names as `code` gives them, shape (streams, tickets).
         """
-        steps = np.ascontiguousarray(self.steps.T, dtype=np.float32)
-        sums, gained = np.zeros((2, len(streams), len(self.steps)), dtype=np.float32)
+        steps = np.ascontiguousarray(self.steps, dtype=np.float32)
+        sums, gained = np.zeros((2, len(self.steps), len(streams)), dtype=np.float32)
         found = np.empty(streams.T.shape, dtype=np.float32)
         for ticket, names in enumerate(np.ascontiguousarray(streams.T)):  # all streams at once: they fit into a cache
-            np.take(steps, names, axis=0, out=gained, mode="clip")
+            np.take(steps, names, axis=1, out=gained, mode="clip")
             sums += gained
             np.maximum(sums, 0, out=sums)
-            sums.max(axis=1, out=found[ticket])
+            sums.max(axis=0, out=found[ticket])
         return found.T
 
     def describe(self, sum_index: int) -> str:

@@ -145,7 +145,7 @@ def recalibrate(
             advice="Name max_risk, which needs the first tier alone; or ask the strong model for them, and give its answers as `strong`.",
         )
     # Where max_risk is the target, what the strong tier says plays no part: right throughout stands for "not kept".
-    strong_right = np.array([i not in above or right(above[i].decision, labels[i]) for i in ids], dtype=bool)
+    strong_right = np.array([quality is None or right(above[i].decision, labels[i]) for i in ids], dtype=bool)
     # What another rule sends up (stakes, say) is not the threshold's to keep.
     forced = {o.item_id for o in outcomes if any(reason.rule != "low_confidence" for reason in o.reasons)}
     elsewhere = np.array([i in forced for i in ids], dtype=bool)

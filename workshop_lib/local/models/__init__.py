@@ -21,7 +21,7 @@ def load_answerer(data_dir: Path, cache_dir: Path) -> Answerer:
     Raises:
         ConfigurationError: data or model files are missing.
     """
-    embedder = Embedder()
+    embedder = Embedder(cache_dir)
     cheap, strong = train(embedder, data_dir=data_dir, cache_dir=cache_dir)
 
     @functools.cache

@@ -1,0 +1,45 @@
+"""The embedder keeps its vectors from one process to the next, and is none the worse where it cannot."""
+
+import sqlite3
+
+import numpy as np
+import pytest
+
+from workshop_lib import embedding
+from workshop_lib.embedding import Embedder
+
+TEXTS = ["The export fails.", "Where is my invoice?", "half a pair: \ud83d"]
+
+
+@pytest.fixture
+def plain():
+    return Embedder()
+
+
+def test_a_kept_vector_is_the_computed_one_bit_by_bit(plain, tmp_path):
+    Embedder(tmp_path).embed(TEXTS[:2])
+    again = Embedder(tmp_path)
+    again._embed_one = None  # nothing is computed
+    assert again.embed(TEXTS[:2]).tobytes() == plain.embed(TEXTS[:2]).tobytes()
+
+
+def test_no_text_stands_in_the_file(tmp_path):
+    Embedder(tmp_path).embed(TEXTS[:1])
+    assert b"export" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_a_damaged_file_is_done_without(plain, tmp_path):
+    (tmp_path / "vectors.db").write_bytes(b"no database at all" * 1_000)
+    assert np.array_equal(Embedder(tmp_path).embed(TEXTS[:2]), plain.embed(TEXTS[:2]))
+
+
+def test_a_folder_that_cannot_be_made_is_done_without(plain, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert np.array_equal(Embedder(tmp_path / "file" / "cache").embed(TEXTS[:1]), plain.embed(TEXTS[:1]))
+
+
+def test_a_full_file_takes_no_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding, "MOST_KEPT", 1)
+    Embedder(tmp_path).embed(TEXTS[:2])
+    with sqlite3.connect(tmp_path / "vectors.db") as file:
+        assert file.execute("SELECT count(*) FROM vectors").fetchone() == (1,)
