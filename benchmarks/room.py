@@ -175,6 +175,7 @@ def costs(labs: Sequence[str], write: bool) -> None:
             with serve(time_scale=0) as (url, _):  # one each: a prompt cache that another lab has warmed would flatter
                 kept["labs"][lab] = count_lab(path, url)
             print(lab, {key: counts["calls"] for key, counts in kept["labs"][lab].items()}, flush=True)
+    kept["labs"] = dict(sorted(kept["labs"].items()))
     kept |= {"counted_on": datetime.now(UTC).date().isoformat(), "pair": catalogue.pair}
     print(f"\n{cost_table(kept, catalogue)}\n\n{quota_table(kept, catalogue)}")
     if write:
@@ -345,7 +346,7 @@ def main() -> None:
     options.add_argument("--attendees", type=int, default=40)
     options.add_argument("--tickets", type=int, default=30, help="one after the other, and again in bulk")
     options.add_argument("--tpm", type=float, default=1_000_000, help="for quota: tokens a minute of the strong model")
-    given = options.parse_intermixed_args()
+    given = options.parse_intermixed_args()  # so that labs may follow --write
     if given.part == "costs":
         costs(given.labs, given.write)
     elif given.part == "fair":

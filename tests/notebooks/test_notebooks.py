@@ -24,6 +24,7 @@ PROMISED = [
     "07_route_the_query",
     "08_trace_and_serve",
     "09_run_it_in_production",
+    "10_scale_out",
 ]
 
 

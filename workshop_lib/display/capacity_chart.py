@@ -38,6 +38,7 @@ def scale_chart(found: ScalePlan) -> Picture:
             left.axhline(found.deadline_h, color=GREY, linewidth=1, label=f"deadline, {found.deadline_h:g} h")
             for axes, name in ((left, "hours"), (right, "USD")):
                 axes.spines[["top", "right"]].set_visible(False)
+                axes.minorticks_off()  # hundreds of them over so many decades, which take half of the time
                 axes.set_xlabel("tickets", loc="left")
                 axes.set_ylabel(name)
                 axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
