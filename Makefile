@@ -14,8 +14,8 @@ test: .venv/ready   ## style, types, every test, every notebook
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	@# A worker has one core: numpy's threads would only wait for each other.
-	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
+	@# Three workers on two cores, since tests wait for kernels and latencies; numpy's threads would only wait for each other.
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q -n 3 --dist loadfile
 
 lab: .venv/ready   ## JupyterLab, opened at notebook 00
 	$(BIN)/jupyter lab notebooks/00_check_your_setup.ipynb --LabApp.news_url=None \
