@@ -10,8 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from workshop_lib import WorkshopError
+from workshop_lib.cli import app
 from workshop_lib.lessons.doctor import TROUBLES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +67,13 @@ def counted(room):
 
 def test_the_index_has_every_lab():
     assert list(minutes()) == list(SOLVED)
+
+
+def test_every_command_that_a_page_or_a_notebook_names_exists():
+    pages = [*(ROOT / "notebooks").rglob("[0-9]*.ipynb"), *(ROOT / "notebooks").glob("*.md"), ROOT / "CONTRIBUTING.md"]
+    named = {name for page in pages for name in re.findall(r"`workshop ([a-z-]+)", page.read_text(encoding="utf-8"))}
+    assert named
+    assert named <= set(get_command(app).commands)
 
 
 def test_troubleshooting_has_the_doctors_sixteen_causes_by_number_and_name():

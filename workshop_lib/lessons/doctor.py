@@ -22,6 +22,7 @@ from workshop_lib.bedrock import errors
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec
 from workshop_lib.bedrock.settings import PROJECT, Settings
 from workshop_lib.cascade.attempt import Tier, attempt
+from workshop_lib.operations.quotas import KINDS, read_quotas
 from workshop_lib.triage.schema import Ticket
 from workshop_lib.triage.task import TRIAGE
 from workshop_lib.workshop import Workshop, open_workshop
@@ -368,30 +369,25 @@ def _stream(workshop: Workshop) -> Finding:
 
 
 def quotas(workshop: Workshop) -> Finding:
-    """The strong model's quotas per minute, where the account's can be read."""
+    """The quotas of both models of the pair, where the account's can be read."""
     troubles = (7,)
     if workshop.settings.mode == "local":
         return Finding("quotas", "SKIP", "the local door has none unless a lesson sets one", troubles=troubles)
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
-    label = workshop.catalogue["strong"].label.lower()
+    specs = [workshop.catalogue[role] for role in ("cheap", "strong")]
     try:
         session = boto3.Session(profile_name=workshop.settings.aws_profile, region_name=workshop.settings.region)
-        pages = session.client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="bedrock")
-        found = [
-            q
-            for page in pages
-            for q in page["Quotas"]
-            if label in q["QuotaName"].lower() and "per minute" in q["QuotaName"]
-        ]
+        found = read_quotas(session.client("service-quotas"), specs)
     except (BotoCoreError, ClientError) as error:
         return Finding("quotas", "SKIP", f"cannot be read: {errors.from_botocore(error).message}", troubles=troubles)
-    said = (
-        "; ".join(f"{q['QuotaName']}: {q['Value']:,.0f}" for q in found[:4])
-        or f"none listed for {workshop.catalogue['strong'].label}"
-    )
-    return Finding("quotas", "OK", said, troubles=troubles)
+    said = []
+    for spec in specs:
+        limits = {kind: getattr(found[spec.key], kind) for kind in KINDS}
+        known = [f"{value:,.0f} {kind.replace('_', ' ')}" for kind, value in limits.items() if value is not None]
+        said.append(f"{spec.label}: {', '.join(known) or 'none listed'}")
+    return Finding("quotas", "OK", "; ".join(said), troubles=troubles)
 
 
 def _cache(workshop: Workshop) -> Finding:
