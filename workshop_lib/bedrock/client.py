@@ -154,8 +154,8 @@ class Bedrock:
             UnknownModel: there is no such role or key.
         """
         spec = self.catalogue[model]
-        request = self._request(
-            spec, messages, system=system, tool=tool, max_tokens=max_tokens, temperature=temperature, extra=extra
+        request = self.request(
+            model, messages, system=system, tool=tool, max_tokens=max_tokens, temperature=temperature, extra=extra
         )
         with self._turn(spec, request) as used:
             started = self._clock()
@@ -185,8 +185,8 @@ class Bedrock:
             BedrockError: as `converse`; StreamBroken when every try broke.
         """
         spec = self.catalogue[model]
-        request = self._request(
-            spec, messages, system=system, tool=tool, max_tokens=max_tokens, temperature=temperature, extra=extra
+        request = self.request(
+            model, messages, system=system, tool=tool, max_tokens=max_tokens, temperature=temperature, extra=extra
         )
         started, spent = self._clock(), 0
         for attempt in range(1, self._own_attempts + 1):
@@ -229,7 +229,7 @@ class Bedrock:
             BedrockError: as `converse`; some models cannot count (InvalidRequest).
         """
         spec = self.catalogue[model]
-        request = self._request(spec, messages, system=system, tool=tool, max_tokens=1)
+        request = self.request(model, messages, system=system, tool=tool, max_tokens=1)
         body: Any = {k: v for k, v in request.items() if k in ("messages", "system", "toolConfig")}
         counted, _ = self._retrying(
             spec.key, lambda: self.client(spec.key).count_tokens(modelId=spec.base_id, input={"converse": body})
@@ -294,15 +294,22 @@ class Bedrock:
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """What `converse` sends for the same arguments, `modelId` included. Without it, it is a record of a batch job."""
-        return self._request(
-            self.catalogue[model],
-            messages,
-            system=system,
-            tool=tool,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            extra=extra,
-        )
+        spec = self.catalogue[model]
+        inference: dict[str, Any] = {"maxTokens": max_tokens}
+        if temperature is not None and spec.accepts_temperature:
+            inference["temperature"] = temperature
+        request: dict[str, Any] = {
+            "modelId": spec.id,
+            "messages": [{"role": "user", "content": [{"text": messages}]}] if isinstance(messages, str) else messages,
+            "inferenceConfig": inference,
+        }
+        if system:
+            request["system"] = [{"text": system}] if isinstance(system, str) else system
+        if tool is not None:
+            request["toolConfig"] = tool.to_wire()
+        if self.settings.guardrail:
+            request["guardrailConfig"] = self.settings.guardrail
+        return request | dict(extra or {})
 
     def service(self, name: str) -> Any:
         """A new boto3 client of another service behind the same door, e.g. "s3" or "bedrock"; the caller closes it.
@@ -369,33 +376,6 @@ class Bedrock:
         client.meta.events.register("response-received.bedrock-runtime", _mark_daily_quota)
         client.meta.events.register("before-send.bedrock-runtime", self._count_request)
         return client
-
-    def _request(
-        self,
-        spec: ModelSpec,
-        messages: str | Sequence[Message],
-        *,
-        system: str | Sequence[Message],
-        tool: Tool | None,
-        max_tokens: int,
-        temperature: float | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        inference: dict[str, Any] = {"maxTokens": max_tokens}
-        if temperature is not None and spec.accepts_temperature:
-            inference["temperature"] = temperature
-        request: dict[str, Any] = {
-            "modelId": spec.id,
-            "messages": [{"role": "user", "content": [{"text": messages}]}] if isinstance(messages, str) else messages,
-            "inferenceConfig": inference,
-        }
-        if system:
-            request["system"] = [{"text": system}] if isinstance(system, str) else system
-        if tool is not None:
-            request["toolConfig"] = tool.to_wire()
-        if self.settings.guardrail:
-            request["guardrailConfig"] = self.settings.guardrail
-        return request | dict(extra or {})
 
     def _turn(self, spec: ModelSpec, request: Mapping[str, Any]) -> AbstractContextManager[list[float]]:
         """The wait for this session's share of a quota, if it keeps to one."""

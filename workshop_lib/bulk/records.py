@@ -58,30 +58,18 @@ class AsText:
         *,
         system: str | Sequence[Message] = (),
         tool: Tool | None = None,
-        max_tokens: int = 512,
-        temperature: float | None = 0.0,
+        **settings: Any,
     ) -> Reply:
         """As `Bedrock.converse`."""
         system, extra = self._form(model, system, tool)
-        return self.client.converse(
-            model, messages, system=system, max_tokens=max_tokens, temperature=temperature, extra=extra
-        )
+        return self.client.converse(model, messages, system=system, extra=extra, **settings)
 
     def request(
-        self,
-        model: str,
-        messages: str | Sequence[Message],
-        *,
-        system: str | Sequence[Message] = (),
-        tool: Tool | None = None,
-        max_tokens: int = 512,
-        temperature: float | None = 0.0,
+        self, model: str, messages: Any, *, system: Any = (), tool: Tool | None = None, **settings: Any
     ) -> dict[str, Any]:
-        """What `converse` sends."""
+        """What `converse` sends for the same arguments."""
         system, extra = self._form(model, system, tool)
-        return self.client.request(
-            model, messages, system=system, max_tokens=max_tokens, temperature=temperature, extra=extra
-        )
+        return self.client.request(model, messages, system=system, extra=extra, **settings)
 
     def _form(
         self, model: str, system: str | Sequence[Message], tool: Tool | None
