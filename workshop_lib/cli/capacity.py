@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from workshop_lib.bedrock.errors import ConfigurationError
+from workshop_lib.bedrock.errors import BedrockError, ConfigurationError
 from workshop_lib.bedrock.pacing import Quota
 from workshop_lib.bedrock.settings import Settings
 
@@ -107,18 +107,12 @@ def _measured(store: Path | None, settings: Settings, catalogue: Catalogue) -> t
 
 
 def _read(settings: Settings, catalogue: Catalogue, traffic: Traffic) -> dict[str, Quota]:
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from workshop_lib.bedrock.errors import from_botocore
-    from workshop_lib.operations.quotas import read_quotas
+    from workshop_lib.operations.quotas import account_quotas
 
     try:
-        session = boto3.Session(profile_name=settings.aws_profile, region_name=settings.region)
-        specs = [catalogue[next(traffic.of_tier(tier)).model] for tier in traffic.tiers]
-        return read_quotas(session.client("service-quotas"), specs)
-    except (BotoCoreError, ClientError) as error:
-        notes.print(f"Quotas cannot be read: {from_botocore(error).message}", highlight=False, markup=False)
+        return account_quotas(settings, [catalogue[next(traffic.of_tier(tier)).model] for tier in traffic.tiers])
+    except BedrockError as error:
+        notes.print(f"Quotas cannot be read: {error.message}", highlight=False, markup=False)
         return {}
 
 

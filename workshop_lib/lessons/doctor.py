@@ -22,7 +22,7 @@ from workshop_lib.bedrock import errors
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec
 from workshop_lib.bedrock.settings import PROJECT, Settings
 from workshop_lib.cascade.attempt import Tier, attempt
-from workshop_lib.operations.quotas import KINDS, read_quotas
+from workshop_lib.operations.quotas import KINDS, account_quotas
 from workshop_lib.triage.schema import Ticket
 from workshop_lib.triage.task import TRIAGE
 from workshop_lib.workshop import Workshop, open_workshop
@@ -373,15 +373,11 @@ def quotas(workshop: Workshop) -> Finding:
     troubles = (7,)
     if workshop.settings.mode == "local":
         return Finding("quotas", "SKIP", "the local door has none unless a lesson sets one", troubles=troubles)
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
     specs = [workshop.catalogue[role] for role in ("cheap", "strong")]
     try:
-        session = boto3.Session(profile_name=workshop.settings.aws_profile, region_name=workshop.settings.region)
-        found = read_quotas(session.client("service-quotas"), specs)
-    except (BotoCoreError, ClientError) as error:
-        return Finding("quotas", "SKIP", f"cannot be read: {errors.from_botocore(error).message}", troubles=troubles)
+        found = account_quotas(workshop.settings, specs)
+    except errors.BedrockError as error:
+        return Finding("quotas", "SKIP", f"cannot be read: {error.message}", troubles=troubles)
     said = []
     for spec in specs:
         limits = {kind: getattr(found[spec.key], kind) for kind in KINDS}

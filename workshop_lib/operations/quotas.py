@@ -12,9 +12,27 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from workshop_lib.bedrock.catalogue import ModelSpec
+from workshop_lib.bedrock.errors import from_botocore
 from workshop_lib.bedrock.pacing import Quota
+from workshop_lib.bedrock.settings import Settings
 
 KINDS = ("requests_per_minute", "tokens_per_minute", "tokens_per_day")
+
+
+def account_quotas(settings: Settings, specs: Iterable[ModelSpec]) -> dict[str, Quota]:
+    """`read_quotas` of the account and Region that the settings name; at the live door, since the local one has no account.
+
+    Raises:
+        BedrockError: they cannot be read.
+    """
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        session = boto3.Session(profile_name=settings.aws_profile, region_name=settings.region)
+        return read_quotas(session.client("service-quotas"), specs)
+    except (BotoCoreError, ClientError) as error:
+        raise from_botocore(error) from error
 
 
 def read_quotas(client: Any, specs: Iterable[ModelSpec]) -> dict[str, Quota]:
