@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
 
-from workshop_lib.local.guardrails import Guardrail, Guardrails, assess
+from workshop_lib.bedrock.settings import PROJECT
+from workshop_lib.embedding import Embedder
+from workshop_lib.local import guardrails
+from workshop_lib.local.guardrails import Guardrail, Guardrails
 from workshop_lib.local.server import GUARDRAILS, LEGAL
 from workshop_lib.local.wire import ServiceError
 from workshop_lib.triage.datasets import load_labels, load_tickets
 from workshop_lib.triage.task import TRIAGE
 
+assess = functools.partial(guardrails.assess, embed=lambda texts: embedder().embed(texts))
 CARD = "4111 1111 1111 1111"
 CONFIG = {"guardrailIdentifier": "workshop", "guardrailVersion": "1"}
 GUARDRAIL = Guardrail(words=("forbidden",))
+
+
+@functools.cache
+def embedder():
+    return Embedder(PROJECT / ".cache")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec, Usage
 from workshop_lib.bedrock.replies import first_object
-from workshop_lib.embedding import count_wordpieces, first_wordpieces
+from workshop_lib.embedding import Vectors, count_wordpieces, first_wordpieces
 from workshop_lib.local import guardrails, invoke
 from workshop_lib.local.faults import MESSAGES, Fault, FaultSchedule
 from workshop_lib.local.metering import PromptCache, Quotas, Segment
@@ -149,7 +149,7 @@ class Engine:
             raise fault.error()
         guardrail = self.guardrails.get(params["guardrailIdentifier"], params["guardrailVersion"])
         texts = [c["text"]["text"] for c in params["content"] if "text" in c]
-        found = guardrails.assess(guardrail, texts, params["source"])
+        found = guardrails.assess(guardrail, texts, params["source"], embed=self._embed)
         outputs = [guardrail.blocked_message] if found.blocked else list(found.texts)
         result = {
             "usage": found.wire["invocationMetrics"]["usage"],
@@ -197,7 +197,7 @@ class Engine:
         """What the guardrail of the request finds, if it names one and there is text."""
         if not params.get("guardrailConfig") or not texts:
             return None
-        return guardrails.assess(self._guardrail(params), texts, source)
+        return guardrails.assess(self._guardrail(params), texts, source, embed=self._embed)
 
     def _withheld(self, params: Mapping[str, Any], before: guardrails.Assessment) -> Answer:
         """The answer in place of a model's, where no model was asked."""
@@ -278,6 +278,9 @@ class Engine:
             if self._answerer is None:
                 self._answerer = self._make_answerer()
             return self._answerer
+
+    def _embed(self, texts: Sequence[str]) -> Vectors:
+        return self._models().embed(texts)
 
     def warm_up(self) -> None:
         """Train or load the small models now, not at the first question."""

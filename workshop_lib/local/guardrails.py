@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,18 +92,15 @@ class Guardrails:
         return found
 
 
-def assess(
-    guardrail: Guardrail, texts: Sequence[str], source: str = "INPUT", *, embed: Embed | None = None
-) -> Assessment:
+def assess(guardrail: Guardrail, texts: Sequence[str], source: str = "INPUT", *, embed: Embed) -> Assessment:
     """Look through some texts, all as one content.
 
     Args:
         guardrail: what is looked for.
         texts: the content.
         source: INPUT or OUTPUT.
-        embed: texts to unit vectors; None: MiniLM, loaded when a policy first needs it.
+        embed: texts to unit vectors; called where a policy needs them.
     """
-    embed = embed or _minilm
     words = [w for w in guardrail.words if any(re.search(rf"\b{re.escape(w)}\b", t, re.I) for t in texts)]
     topics = _denied(guardrail.topics, texts, embed)
     attack = _attack(guardrail.prompt_attack, texts, embed) if source == "INPUT" else None
@@ -197,17 +193,3 @@ _CHECKS: Mapping[str, Callable[[str], bool]] = {
     "CREDIT_DEBIT_CARD_NUMBER": _luhn,
     "INTERNATIONAL_BANK_ACCOUNT_NUMBER": _iban,
 }
-
-
-def _minilm(texts: Sequence[str]) -> Vectors:
-    vectors: Vectors = _embedder().embed(texts)
-    return vectors
-
-
-@functools.cache
-def _embedder() -> Any:
-    from workshop_lib.embedding import (
-        Embedder,
-    )  # a tenth of a second and 100 MB that a door without a guardrail does not need
-
-    return Embedder()

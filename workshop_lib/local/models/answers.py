@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workshop_lib.bedrock.catalogue import ModelSpec
+from workshop_lib.embedding import Vectors
 from workshop_lib.local.models import shop, speech
 from workshop_lib.local.models.trained import LABELS, TrainedModel, read_ticket
 from workshop_lib.local.models.zero_shot import ZeroShot
@@ -90,6 +91,10 @@ class Answerer:
         self._quote = functools.lru_cache(maxsize=4096)(
             lambda manner, text, lead: self._models[manner].telling_sentence(text, lead)
         )
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors, by the embedder that all of them share."""
+        return self._zero_shot.embedder.embed(texts)
 
     def answer(self, spec: ModelSpec, question: Question) -> Said:
         """Text, or calls of tools.

@@ -22,7 +22,7 @@ class ZeroShot:
     """Chooses among described labels. The cheap manner reads the first sentence and the bare names of the labels only."""
 
     def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
+        self.embedder = embedder
 
     def distribution(self, manner: str, text: str, described: Mapping[str, str]) -> dict[str, float]:
         """Label to probability.
@@ -36,7 +36,7 @@ class ZeroShot:
             labels, parts = [label.replace("_", " ") for label in described], sentences(text)[:1]
         else:
             labels, parts = list(described.values()), [text, *sentences(text)]
-        near = self._embedder.embed(parts) @ self._embedder.embed(labels).T
+        near = self.embedder.embed(parts) @ self.embedder.embed(labels).T
         near = (near[0] + near[1:].max(axis=0)) / 2 if len(near) > 1 else near[0]
         odds = np.exp(SHARPNESS[manner] * (near - near.max()))
         return dict(zip(described, map(float, odds / odds.sum()), strict=True))
