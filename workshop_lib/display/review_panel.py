@@ -161,7 +161,7 @@ class _Form:
     def __init__(self, panel: ReviewPanel) -> None:
         import ipywidgets as w
 
-        self._panel, self._seen = panel, 0
+        self._panel = panel
         self._chosen: dict[str, Any] = {}
         self._quiet = False  # set while the form is filled by us
         self._name = w.Text(

@@ -15,7 +15,6 @@ from workshop_lib.cascade.attempt import Attempt, Outcome
 from workshop_lib.cascade.cascade import Cascade
 from workshop_lib.display.theme import BLUE, GREY, RED, Html, Picture, show_table
 from workshop_lib.evaluation.provenance import Recording
-from workshop_lib.evaluation.statistics import wilson
 from workshop_lib.evaluation.strategies import Asked, NoCalls, work_out
 from workshop_lib.lessons.checks import Exercise, NotAttemptedError
 from workshop_lib.local import Fault, LocalEndpoint
@@ -281,11 +280,6 @@ def wolf_chart(p_values: npt.NDArray[np.float64], level: float = LEVEL) -> Pictu
         return picture(
             figure, alt=alt, caption=f"{len(p_values)} streams without any change; grey line: {level:.0%}", rows=rows
         )
-
-
-def share_of(flags: Sequence[bool]) -> str:
-    """A share with its interval, for streams that are independent."""
-    return str(wilson(sum(flags), len(flags)))
 
 
 def verdicts(found: Mapping[str, Promotion]) -> Html:

@@ -28,8 +28,6 @@ MINIMUM = 40
 BROKEN = BatchFaults(malformed=0.01, missing=0.01, doubled=0.005, error=0.005)
 """Three records in a hundred whose output goes wrong, in each of the ways."""
 WAYS = ("one process", "Dask", "Bedrock batch", "none")
-SAVES_ENOUGH = 0.05
-"""From this share on, a cheaper way is worth its trouble; as in the planner."""
 
 
 def scratch() -> Path:

@@ -1,7 +1,7 @@
 """Which objects there are: what boto3 uses of S3, path style, in memory. Made for the input and output of batch jobs.
 
 PutObject, GetObject, HeadObject, DeleteObject, ListObjectsV2, multipart uploads, CreateBucket and HeadBucket. A body is kept only if
-its length and checksum are those that were announced, as at S3; so an upload that is cut off leaves nothing behind.
+it is as long as was announced, and has the SHA-256 that was, where one was; so an upload that is cut off leaves nothing behind.
 """
 
 from __future__ import annotations
