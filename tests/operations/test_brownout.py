@@ -6,7 +6,7 @@ from workshop_lib import Cascade, Tier, confidence_below, stakes
 from workshop_lib.bedrock.errors import DailyQuotaReached, InvalidRequest, ServiceFault, Throttled
 from workshop_lib.bedrock.replies import Reply, Usage
 from workshop_lib.cascade import Route
-from workshop_lib.operations import Breaker, BrownOut, StrongDown, handle_all
+from workshop_lib.operations import Answering, Breaker, BrownOut, StrongDown, handle_all
 from workshop_lib.triage.schema import Ticket
 
 THROTTLED, FAULT = Throttled("Too many tokens."), ServiceFault("500")
@@ -15,7 +15,8 @@ ANY = StrongDown("cheap-with-flag", "cheap-with-flag")
 
 
 class Scripted:
-    """cheap says what `cheap` says; strong what stands next in `strong`, the last for ever. Each answer costs 1 cent or 1 dollar."""
+    """cheap says what `cheap` says; strong what stands next in `strong`, the last for ever: an error, None for a decision, else something
+    that is none. Each answer costs 1 cent or 1 dollar."""
 
     def __init__(self, *strong, cheap=None):
         self.strong, self.cheap, self.asked = list(strong), cheap or {}, []
@@ -27,6 +28,7 @@ class Scripted:
             now = self.strong.pop(0) if len(self.strong) > 1 else (self.strong or [None])[0]
             if isinstance(now, Exception):
                 raise now
+            said = said if now is None else {}
         elif isinstance(self.cheap, Exception):
             raise self.cheap
         else:
@@ -222,6 +224,16 @@ def test_the_queue_is_drained_by_a_call_and_the_cheap_tier_is_not_paid_twice():
     assert list(brownout.drain()) == []
 
 
+def test_what_a_failed_attempt_has_cost_stays_on_the_tickets_bill():
+    """The strong tier answers with something unusable, is paid for it, and is throttled when it is asked to repair that."""
+    brownout = browned(Scripted("unusable", THROTTLED, None), strong_down=StrongDown("queue", "queue"))
+    assert brownout.handle(TICKETS[0]).cost_usd == pytest.approx(1.01)
+    (found,) = brownout.drain()
+    assert found.disposition == "answered"
+    assert found.cost_usd == pytest.approx(2.01)
+    assert brownout.spent_usd == pytest.approx(2.0)
+
+
 def test_what_still_cannot_be_settled_stands_in_the_queue_again():
     client = Scripted(THROTTLED)
     brownout = browned(client, strong_down=StrongDown("queue", "queue"), breaker=Breaker(after=1, clock=Hand()))
@@ -271,3 +283,20 @@ def test_a_strong_tier_that_is_asked_early_is_spared_as_well():
     found = [brownout.handle(item) for item in TICKETS[:3]]
     assert [(f.disposition, f.why) for f in found] == [("answered", "")] * 3, "the cheap tier's answer was enough"
     assert client.strong_calls == 1
+
+
+# Many tickets.
+
+
+def test_where_one_ticket_raises_the_records_of_the_others_under_way_are_still_given():
+    class Trips(Answering):
+        def handle(self, item):
+            if item.id == "T-1":
+                raise LookupError("no such rule")
+            return super().handle(item)
+
+    cascade, given = browned(Scripted()).cascade, []
+    with pytest.raises(LookupError, match="no such rule"):
+        given.extend(found.item_id for found in handle_all(Trips(cascade), TICKETS, workers=3))
+    assert {"T-0", "T-2"} <= set(given)
+    assert len(given) < len(TICKETS) - 1

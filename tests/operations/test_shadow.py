@@ -4,6 +4,7 @@ import math
 import random
 import sqlite3
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -114,6 +115,26 @@ def test_a_candidate_that_hangs_holds_up_no_answer_and_what_finds_no_room_is_cou
     let_go.set()
     shadow.close()
     assert (shadow.counts.answered, shadow.counts.waiting) == (3, 0)
+
+
+def test_a_ticket_that_comes_again_while_it_is_in_hand_is_not_asked_twice(current, candidate, path):
+    asked, let_go = [], threading.Event()
+
+    def waits(item):
+        asked.append(item.id)
+        let_go.wait(30)
+        return candidate.run(item)
+
+    with Shadow(current, waits, store=path, share=1, workers=4) as shadow:
+        outcome = current.run(TICKETS[0])
+        for known in range(4):
+            shadow.offer(TICKETS[0], outcome)
+            until = time.monotonic() + 30
+            while (not asked or shadow.counts.known < known) and time.monotonic() < until:
+                time.sleep(0.005)
+        let_go.set()
+    assert asked == [TICKETS[0].id]
+    assert (shadow.counts.known, shadow.counts.answered) == (3, 1)
 
 
 def test_a_candidate_that_raises_breaks_no_answer_and_its_failure_counts_against_it(current, path):

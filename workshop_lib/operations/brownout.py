@@ -161,9 +161,19 @@ class BrownOut:
             except IndexError:  # another thread drains as well
                 return
             kept = [a for a in earlier.attempts if a.tier != self._strong.name]
-            yield self._handle(item, attempts=kept, reasons=earlier.reasons)
+            paid = [a for a in earlier.attempts if a.tier == self._strong.name and a.replies]
+            yield self._handle(item, attempts=kept, paid=paid, reasons=earlier.reasons)
 
-    def _handle(self, item: Any, *, attempts: Sequence[Attempt[Any]] = (), reasons: Sequence[Reason] = ()) -> Handled:
+    def _handle(
+        self,
+        item: Any,
+        *,
+        attempts: Sequence[Attempt[Any]] = (),
+        paid: Sequence[Attempt[Any]] = (),
+        reasons: Sequence[Reason] = (),
+    ) -> Handled:
+        """`paid`: earlier attempts of the strong tier that failed after a reply or more; they stay on the ticket's bill."""
+
         def ask(tier: Tier) -> Attempt[Any]:
             if tier.name != self._strong.name:
                 return attempt(item, tier, task=self.cascade.task, client=self.cascade.client)
@@ -172,11 +182,13 @@ class BrownOut:
         *_, last = self.cascade.stream(item, attempts=attempts, reasons=reasons, ask=ask)
         outcome = last.outcome
         assert outcome is not None
+        outcome = replace(outcome, attempts=(*attempts, *paid, *outcome.attempts[len(attempts) :]))
         why = _why(outcome.attempts[-1].error) if outcome.attempts[-1].tier == self._strong.name else ""
         return handled(outcome) if not why else self._without_strong(item, outcome, why)
 
     def _without_strong(self, item: Any, outcome: Outcome[Any], why: str) -> Handled:
-        if outcome.decision is None and len(outcome.attempts) == 1 and self._policy.other == "cheap-with-flag":
+        skipped = all(a.tier == self._strong.name for a in outcome.attempts)
+        if outcome.decision is None and skipped and self._policy.other == "cheap-with-flag":
             # The route had skipped the lower tiers; now the first of them is better than nothing.
             cheap = attempt(item, self.cascade.tiers[0], task=self.cascade.task, client=self.cascade.client)
             outcome = conclude(outcome.item_id, self.cascade.task, (cheap, *outcome.attempts), outcome.reasons)

@@ -103,6 +103,8 @@ def interventions_of(outcome: Outcome[Any]) -> tuple[Intervention, ...]:
 def handle_all(way: Handles, items: Iterable[Any], *, workers: int = 8) -> Iterator[Handled]:
     """Many items in threads, each record as soon as it is known; no more than `workers` items are read ahead.
 
+    Where an item raises, no further one is begun, and the records of those under way are given before it is raised.
+
     Raises:
         ValueError: less than one worker.
     """
@@ -111,11 +113,15 @@ def handle_all(way: Handles, items: Iterable[Any], *, workers: int = 8) -> Itera
     left = iter(items)
     with ThreadPoolExecutor(workers, "handle") as pool:
         running: set[Future[Handled]] = {pool.submit(way.handle, item) for item in islice(left, workers)}
+        problem: BaseException | None = None
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(way.handle, item) for item in islice(left, len(done))}
-            for each in done:
-                yield each.result()
+            problem = problem or next(filter(None, (each.exception() for each in done)), None)
+            if problem is None:
+                running |= {pool.submit(way.handle, item) for item in islice(left, len(done))}
+            yield from (each.result() for each in done if each.exception() is None)
+    if problem is not None:
+        raise problem
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:

@@ -165,7 +165,7 @@ class Shadow:
         self.close()
 
     def _ask(self, item: Any, outcome: Outcome[Any]) -> None:
-        item_id = id_of(item)
+        item_id, twice = id_of(item), True
         try:
             _, digest = identify(self._task, item)
             with self._lock:
@@ -191,7 +191,8 @@ class Shadow:
         finally:
             with self._lock:
                 self._waiting -= 1
-                self._in_hand.discard(item_id)
+                if not twice:  # else it is in another thread's hand
+                    self._in_hand.discard(item_id)
             self._room.release()
 
     def _answer(self, item: Any) -> Outcome[Any]:
