@@ -14,7 +14,20 @@ from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExp
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from workshop_lib import Cascade, Tier, confidence_below, invalid_output, load_tickets, stakes
+from workshop_lib import (
+    TRIAGE,
+    Attempt,
+    Cascade,
+    Outcome,
+    Tier,
+    confidence_below,
+    invalid_output,
+    load_tickets,
+    stakes,
+)
+from workshop_lib.bedrock.errors import InvalidOutput
+from workshop_lib.bedrock.replies import Reply, Usage
+from workshop_lib.cascade import Route
 from workshop_lib.local import Fault
 from workshop_lib.monitoring.alarms import default_alarms, evaluate
 from workshop_lib.monitoring.monitor import Monitor, Window, summarise
@@ -68,6 +81,28 @@ def test_a_ticket_that_no_model_saw_has_a_record_too():
     record = record_of(blocked, strategy="cascade", at=0)
     assert (record.path, record.tier, record.why) == ("no model", "none", "blocked")
     assert (record.interventions, record.cost_usd) == (("before: blocked",), 0.0001)
+
+
+def test_a_withheld_answer_is_no_failure_of_a_model():
+    """A guardrail attached to the calls did what it is for; the bill tells that it was asked after the model."""
+    message = {"role": "assistant", "content": [{"text": "Blocked."}]}
+    reply = Reply("cheap", "id", message, "guardrail_intervened", Usage(10, 5), 0.001, 1.0, 1.0)
+    withheld = Attempt("cheap", "cheap", TRIAGE, None, InvalidOutput("no JSON"), (reply,))
+    record = record_of(Outcome("T-1", None, (withheld,)), strategy="cascade")
+    assert (record.failed, record.disposition, record.why) == (False, "human", "blocked")
+    assert record.interventions == ("after: blocked",)
+
+
+def test_a_ticket_that_was_sent_straight_up_compares_no_tiers(bedrock):
+    straight = Cascade(
+        [Tier("cheap"), Tier("strong")],
+        escalate_when=stakes(),
+        client=bedrock,
+        route=lambda item: Route(("strong",), "hard"),
+    )
+    record = record_of(straight.run(TICKETS[0]), strategy="cascade")
+    assert (record.path, record.escalated) == ("went up, alone", True)
+    assert summarise([record]).changed is None
 
 
 def test_a_retry_and_a_repair_turn_are_told_apart(cascade, endpoint, no_backoff):
@@ -159,7 +194,11 @@ def test_what_is_beyond_doubt_is_raised_and_says_what_to_do():
 
 
 def test_a_rule_that_stopped_firing_is_noticed():
-    assert states([PLAIN] * 2_000)["no escalation"].state == "raised"
+    window = Window()
+    for _ in range(2_000):
+        window.add(PLAIN)
+    found = {s.alarm.name: s.state for s in evaluate(window.summary(), default_alarms())}
+    assert found["no escalation"] == "raised"
 
 
 def test_cost_and_latency_are_watched_where_a_limit_is_given():
@@ -168,6 +207,15 @@ def test_cost_and_latency_are_watched_where_a_limit_is_given():
     assert (found["cost"].state, found["latency"].state) == ("raised", "raised")
     assert "USD 4.5000 per 1,000" in found["cost"].sentence
     assert "cost" not in states(records)
+
+
+def test_a_limit_of_nothing_is_a_limit():
+    assert (
+        states([replace(PLAIN, cost_usd=0.001 + 0.001 * (i % 2)) for i in range(100)], cost_per_1000_usd=0.0)[
+            "cost"
+        ].state
+        == "raised"
+    )
 
 
 def test_an_alarm_about_people_waits_until_people_have_looked():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.operations.told import attempt, label, outcome
-from workshop_lib import ConfigurationError, Reason
+from workshop_lib import ConfigurationError, Outcome, Reason
 from workshop_lib.cascade.calibration import calibrate
 from workshop_lib.operations.recalibrate import TooFewLabels, recalibrate
 
@@ -91,3 +91,15 @@ def test_what_another_rule_sends_up_is_not_the_thresholds_to_keep():
     assert found.before.missed.value == 0
     assert found.before.sent_up.value == found.after.sent_up.value == 1
     assert not found.goes_up
+
+
+def test_what_a_route_sent_past_the_first_tier_says_nothing_about_it():
+    """Its one answer is the strong tier's: neither its confidence nor its price is the first tier's."""
+    outcomes, labels, *_ = traffic(200, overconfident, up=range(50))
+    routed = [
+        Outcome(f"R-{i}", None, (attempt("strong", "billing P3", 0.99),), (Reason("routed"),)) for i in range(100)
+    ]
+    labels |= {o.item_id: label("auth P3") for o in routed}
+    plain, mixed = (recalibrate(o, labels, threshold=0.7, max_risk=0.2) for o in (outcomes, outcomes + routed))
+    assert mixed.after == plain.after
+    assert (mixed.n, mixed.left_out) == (200, 100)

@@ -86,7 +86,8 @@ def default_alarms(
         escalation: highest share that may go up: at which the cascade no longer pays (see `workshop_lib.evaluation`).
         overridden: highest share of the looked-at tickets that people may decide otherwise.
     """
-    dear, slow = cost_per_1000_usd or math.inf, p95_latency_ms or math.inf
+    dear = math.inf if cost_per_1000_usd is None else cost_per_1000_usd
+    slow = math.inf if p95_latency_ms is None else p95_latency_ms
     always = (
         Alarm(
             "no decision", lambda r: r.failed, 0.01,
@@ -109,7 +110,7 @@ def default_alarms(
             "Look at escalation by reason: one rule that grew is a change in the tickets or in the model.",
         ),
         Alarm(
-            "no escalation", lambda r: r.escalated, 0.01,
+            "no escalation", lambda r: r.escalated, 0.02,
             "Hardly anything goes up: a rule has stopped firing, or every ticket is held back.",
             "Look at the confidences the first tier states; check that the rule reads the field that the model fills.",
             side="below", among=lambda r: r.path != "no model",

@@ -135,7 +135,7 @@ class SignalState:
     change: str
     """What the highest sum sees, e.g. "auth comes up more often"."""
     since: int
-    """Tickets since that sum was last at zero: if there was a change, it is about so long ago."""
+    """Tickets since that sum was last at zero before the alarm, or before now: if there was a change, it is about so long ago."""
 
     @property
     def sentence(self) -> str:
@@ -213,7 +213,9 @@ class DriftWatch:
         self._n = 0
         self._sums = {name: np.zeros(len(d.steps)) for name, d in self.detectors.items()}
         self._since = {name: np.zeros(len(d.steps), dtype=np.intp) for name, d in self.detectors.items()}
-        self._alarmed: dict[str, tuple[int, int]] = {}
+        self._alarmed: dict[
+            str, tuple[int, int, int]
+        ] = {}  # at which ticket, which sum, after which ticket it began to rise
 
     def add(self, record: Record) -> DriftState:
         """Take in one more ticket's record."""
@@ -225,7 +227,7 @@ class DriftWatch:
             since[:] = np.where(sums > 0, since + 1, 0)
             top = int(sums.argmax())
             if sums[top] > detector.limit and signal.name not in self._alarmed:
-                self._alarmed[signal.name] = (self._n, top)
+                self._alarmed[signal.name] = (self._n, top, self._n - int(since[top]))
         return self.state
 
     @property
@@ -235,10 +237,10 @@ class DriftWatch:
 
     def _state_of(self, name: str) -> SignalState:
         detector, sums = self.detectors[name], self._sums[name]
-        at, top = self._alarmed.get(name, (None, int(sums.argmax())))
-        return SignalState(
-            name, float(sums[top]), detector.limit, at, detector.describe(top), int(self._since[name][top])
-        )
+        highest = int(sums.argmax())
+        begun = self._n - int(self._since[name][highest])
+        at, top, begun = self._alarmed.get(name, (None, highest, begun))
+        return SignalState(name, float(sums[top]), detector.limit, at, detector.describe(top), self._n - begun)
 
 
 def _draw(shares: Floats, tickets: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:

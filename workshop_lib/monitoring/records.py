@@ -13,13 +13,14 @@ from enum import Enum
 from typing import Any, Literal
 
 from workshop_lib.cascade.attempt import Attempt, Outcome, ballot
-from workshop_lib.operations.handled import Disposition, Handled
+from workshop_lib.operations.handled import Disposition, Handled, handled
 
 BUCKETS = 20
 """Of a confidence: steps of 0.05, named by their lower end."""
 NONE, OTHER = "none", "other"
-Path = Literal["no model", "first tier", "went up, agreed", "went up, changed", "went up, failed"]
-"""How far a ticket came. Tiers can be compared only where both were asked, and those tickets are not like the rest."""
+Path = Literal["no model", "first tier", "went up, alone", "went up, agreed", "went up, changed", "went up, failed"]
+"""How far a ticket came; alone: a route sent it past the tiers below. Tiers can be compared only where both were asked, and those
+tickets are not like the rest."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Record:
     confidence: str = NONE
     """Of the first tier that was asked, as the lower end of its step of 0.05: "0.85" is 0.85 to 0.90."""
     failed: bool = False
-    """Models were asked and none gave a decision."""
+    """Models were asked and none gave a decision, and no guardrail withheld one."""
     degraded: bool = False
     """A higher tier failed, and a lower one's decision stands."""
     cost_usd: float = 0.0
@@ -79,8 +80,8 @@ def record_of(
         overridden: whether a person decided otherwise; None: nobody looked.
         at: seconds since 1970; None: now.
     """
-    handled = found if isinstance(found, Handled) else Handled(found.item_id, "answered", outcome=found)
-    outcome = handled.outcome
+    record = found if isinstance(found, Handled) else handled(found)
+    outcome = record.outcome
     decision = None if outcome is None else outcome.decision
     closed: Mapping[str, Any] = {} if decision is None else ballot(decision)
     attempts = () if outcome is None else outcome.attempts
@@ -89,19 +90,19 @@ def record_of(
         at=time.time() if at is None else at,
         strategy=_name(strategy),
         tier=NONE if outcome is None or decision is None else _name(outcome.final.tier),
-        disposition="human" if isinstance(found, Outcome) and decision is None else handled.disposition,
-        why=_name(handled.why),
+        disposition=record.disposition,
+        why=_name(record.why),
         path=_path(outcome),
         reasons=() if outcome is None else tuple(dict.fromkeys(_name(reason.rule) for reason in outcome.reasons)),
         category=_listed(decision, closed, "category"),
         priority=_listed(decision, closed, "priority"),
         confidence=bucket(attempts[0].confidence) if attempts else NONE,
-        failed=outcome is not None and decision is None,
+        failed=outcome is not None and decision is None and record.why != "blocked",
         degraded=outcome is not None and outcome.degraded,
-        cost_usd=handled.cost_usd,
+        cost_usd=record.cost_usd,
         latency_ms=elapsed_ms if elapsed_ms is not None else 0.0 if outcome is None else outcome.latency_ms,
         retries=sum(max(0, a.http_attempts - max(1, len(a.replies))) for a in paid),
-        interventions=tuple(dict.fromkeys(f"{i.stage}: {i.action}" for i in handled.interventions)),
+        interventions=tuple(dict.fromkeys(f"{i.stage}: {i.action}" for i in record.interventions)),
         overridden=overridden,
     )
 
@@ -121,10 +122,10 @@ def _path(outcome: Outcome[Any] | None) -> Path:
         return "first tier"
     if outcome.attempts[-1].decision is None:
         return "went up, failed"
-    first = outcome.attempts[0]
-    return (
-        "went up, changed" if len(outcome.attempts) > 1 and _differ(first, outcome.attempts[-1]) else "went up, agreed"
-    )
+    first, last = outcome.attempts[0], outcome.attempts[-1]
+    if first.tier == last.tier:
+        return "went up, alone"
+    return "went up, changed" if _differ(first, last) else "went up, agreed"
 
 
 def _differ(one: Attempt[Any], other: Attempt[Any]) -> bool:

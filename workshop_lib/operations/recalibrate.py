@@ -101,7 +101,8 @@ def recalibrate(
     """Fit the calibrator again on reviewed tickets, choose the threshold again, and say whether the difference is more than chance.
 
     Reviews are of tickets that were chosen. A curve from confidence to "right" does not mind tickets chosen by that confidence; it
-    does mind others, and an ECE or a risk always belongs to the reviewed tickets. `sent_up` and costs are of all `outcomes`.
+    does mind others, and an ECE or a risk always belongs to the reviewed tickets. `sent_up` and costs are of all `outcomes` but those
+    that a route sent past the first tier: no threshold decides about them.
 
     It is a change only if the new curve predicts better on tickets that did not fit it (the interval of Brier's score leaves out
     zero), or if the rule in force misses the target (its interval lies beyond it), or, with `max_risk`, if the bound allows a rule
@@ -125,7 +126,8 @@ def recalibrate(
         ValueError: not exactly one target.
     """
     read = (lambda a: a.confidence) if source is None else source
-    first = {o.item_id: o.attempts[0] for o in outcomes if o.attempts}
+    routed = {o.item_id for o in outcomes if any(reason.rule == "routed" for reason in o.reasons)}
+    first = {o.item_id: o.attempts[0] for o in outcomes if o.attempts and o.item_id not in routed}
     sure = {i: c for i, a in first.items() if a.decision is not None and (c := read(a)) is not None}
     ids = [i for i in first if i in labels and i in sure]
     verdicts = np.array([right(first[i].decision, labels[i]) for i in ids], dtype=bool)
@@ -137,7 +139,8 @@ def recalibrate(
         )
     if (max_risk is None) == (quality is None):
         raise ValueError("name one target: max_risk or quality")
-    above = {o.item_id: o.attempts[-1] for o in outcomes if len(o.attempts) > 1} | dict(strong or {})
+    above = {o.item_id: o.attempts[-1] for o in outcomes if len(o.attempts) > 1 or o.item_id in routed}
+    above |= dict(strong or {})
     lacking = [i for i in ids if i not in above]
     if quality is not None and lacking:
         raise ConfigurationError(
@@ -201,7 +204,7 @@ def recalibrate(
         tuple(i for i, was, now in zip(everyone, up_before, up_after, strict=True) if now and not was),
         tuple(i for i, was, now in zip(everyone, up_before, up_after, strict=True) if was and not now),
         len(ids),
-        sum(i in labels for i in first) - len(ids),
+        sum(o.item_id in labels for o in outcomes if o.attempts) - len(ids),
     )
 
 
