@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-PATIENCE = 300  # seconds for any one thing; on an idle machine the longest needs a tenth of it
+PATIENCE = 150  # seconds for any one thing; on an idle machine the longest needs a fifth of it
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -136,18 +136,6 @@ class LabPage:
     def wait_until(self, condition: str, argument: Any = None) -> None:
         """Wait for a condition in JavaScript; `notebook()` and `kernel()` are the ones of this page."""
         self.page.wait_for_function(condition, arg=argument, timeout=PATIENCE * 1000)
-
-    def picture(self, path: Path) -> Path:
-        """Save a picture of the whole notebook, from its first cell to its last."""
-        to_top = "() => { document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0 }"
-        last_edge = (
-            "() => [...document.querySelectorAll('.jp-Notebook .jp-Cell')].at(-1).getBoundingClientRect().bottom"
-        )
-        self.page.evaluate(to_top)
-        self.page.set_viewport_size({"width": 1280, "height": min(int(self.page.evaluate(last_edge)) + 50, 16_000)})
-        self.page.evaluate(to_top)
-        self.page.screenshot(path=path)
-        return path
 
     def _index(self, source: str) -> int:
         sources = self.page.evaluate("() => notebook().widgets.map(c => c.model.sharedModel.source)")

@@ -8,21 +8,18 @@ GOES_UP = "show.watch(cascade, tickets[20])"  # the call that draws the journey 
 
 
 @pytest.fixture(scope="module")
-def lab_02(lab, tmp_path_factory):
+def lab_02(lab):
     """Lab 02 as a learner has it, after Run All."""
     nb = lab(LAB_02)
     nb.follow(nb.output(GOES_UP))
     nb.run_all()
-    nb.picture(tmp_path_factory.mktemp("pictures") / "lab_02.png")
     return nb
 
 
 @pytest.fixture(scope="module")
-def solved_02(lab, tmp_path_factory):
+def solved_02(lab):
     """The solved lab 02, opened and not run."""
-    nb = lab(f"solutions/{LAB_02}")
-    nb.picture(tmp_path_factory.mktemp("pictures") / "solved_02.png")
-    return nb
+    return lab(f"solutions/{LAB_02}")
 
 
 def test_every_cell_of_a_learners_copy_runs(lab_02):
@@ -67,7 +64,7 @@ def test_moving_the_slider_changes_the_table_below_it(lab_02):
     assert lab_02.text(chosen) in lab_02.text(table)
 
 
-def test_a_ticket_typed_into_the_form_travels_to_its_end(lab_02, tmp_path):
+def test_a_ticket_typed_into_the_form_travels_to_its_end(lab_02):
     form = lab_02.cell("show.ticket_form(")
     shown = f"{form} .widget-html-content"
     lab_02.follow(shown)
@@ -75,7 +72,6 @@ def test_a_ticket_typed_into_the_form_travels_to_its_end(lab_02, tmp_path):
     lab_02.page.fill(f"{form} textarea", "Our card was charged twice for March.")
     lab_02.page.click(f"{form} button.widget-button")  # JupyterLab gives it no name to find it by
     lab_02.page.locator(form).get_by_text("Done:").wait_for(state="attached")
-    lab_02.picture(tmp_path / "form.png")
     first, *_, last = lab_02.story(shown)
     assert "under way" in first
     assert "Charged twice" in last
@@ -91,13 +87,12 @@ def test_a_solved_copy_shows_its_charts_before_anything_is_run(solved_02):
     assert all(sizes)
 
 
-def test_the_bulk_table_grows_while_its_cell_runs(server, lab, tmp_path):
+def test_the_bulk_table_grows_while_its_cell_runs(server, lab):
     if not (server.notebooks / LAB_03).exists():
         pytest.skip(f"notebooks/{LAB_03} does not exist yet")
     nb = lab(LAB_03)
     nb.follow(".bulk-table")
     # The other cells draw nothing that grows, and nbval runs them.
     nb.run("open_workshop()", "cascade = Cascade(", "show.watch_bulk(")
-    nb.picture(tmp_path / "lab_03.png")
     assert nb.complaints() == nb.errors == []
     assert len(nb.story(".bulk-table")) > 2
