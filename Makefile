@@ -1,6 +1,8 @@
 # Everything runs in .venv, which is made from requirements.txt at first use.
 PYTHON ?= python3
 BIN := .venv/bin
+# Images often set it. Every kernel, worker and test would then compile all that it imports, for seconds, again and again.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help demo test lab browser check notebooks lock clean
 
