@@ -312,6 +312,15 @@ def test_a_partition_is_finished_if_all_its_tickets_are_whatever_ended_the_run(
     assert folder.finished(0, 1, run="run") == said
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be synced")
+def test_a_file_is_on_the_disk_under_its_name_before_what_it_replaces_is_removed(cascade, tmp_path, monkeypatch):
+    folder, synced = Folder(tmp_path), []
+    folder.work.mkdir()
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    folder.finish([], cascade.task.schema, Partition(0), run="run")
+    assert synced == [folder.part(0).stat().st_ino, tmp_path.stat().st_ino]
+
+
 def test_a_lost_scheduler_is_said_and_loses_nothing(start, endpoint):
     tickets, endpoint.time_scale = several(60), 0.01
     impatient = dask.config.set({"distributed.comm.timeouts.connect": "0.2s"})
