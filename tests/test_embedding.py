@@ -28,6 +28,21 @@ def test_no_text_stands_in_the_file(tmp_path):
     assert b"export" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
 
+def test_what_was_cut_elsewhere_is_computed_again(tmp_path, monkeypatch):
+    long = [" ".join(TEXTS[:2])]
+    kept = Embedder(tmp_path).embed(long)
+    monkeypatch.setattr(embedding, "MAX_TOKENS", 6)
+    assert not np.array_equal(Embedder(tmp_path).embed(long), kept)
+
+
+def test_between_two_uses_the_file_is_closed(tmp_path):
+    embedder = Embedder(tmp_path)
+    embedder.embed(TEXTS[:1])
+    assert [file.name for file in tmp_path.iterdir()] == ["vectors.db"]  # open, it has others beside it
+    (tmp_path / "vectors.db").unlink()  # as Windows would not
+    embedder.embed(TEXTS[:2])
+
+
 def test_a_damaged_file_is_done_without(plain, tmp_path):
     (tmp_path / "vectors.db").write_bytes(b"no database at all" * 1_000)
     assert np.array_equal(Embedder(tmp_path).embed(TEXTS[:2]), plain.embed(TEXTS[:2]))

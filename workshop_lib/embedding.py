@@ -12,7 +12,7 @@ import hashlib
 import os
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -96,40 +96,40 @@ class Embedder:
 
 
 class _File:
-    """Vectors by a hash of weights and text. It saves time and nothing else: where the file fails, it is done without."""
+    """Vectors by a hash of what they depend on. It saves time and nothing else: where the file fails, it is done without."""
 
     def __init__(self, path: Path) -> None:
-        self._lock, self._file = threading.Lock(), None  # type: tuple[threading.Lock, sqlite3.Connection | None]
-        with contextlib.suppress(OSError, sqlite3.Error):
+        self._path, self._lock = path, threading.Lock()
+        with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = sqlite3.connect(path, timeout=1, check_same_thread=False, isolation_level=None)
-            file.execute("PRAGMA journal_mode=WAL")
-            file.execute("PRAGMA synchronous=OFF")  # what a power cut takes is computed again
-            file.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB UNIQUE NOT NULL, vector BLOB NOT NULL)")
-            self._file = file
 
     def get(self, text: str) -> Vectors | None:
         """The vector as it was computed, bit by bit."""
-        if self._file is None:
-            return None
-        with self._lock, contextlib.suppress(sqlite3.Error):
-            found = self._file.execute("SELECT vector FROM vectors WHERE text = ?", (_key(text),)).fetchone()
+        with contextlib.suppress(sqlite3.Error), self._open() as file:
+            found = file.execute("SELECT vector FROM vectors WHERE text = ?", (_key(text),)).fetchone()
             if found is not None and len(found[0]) == 384 * 4:
                 return np.frombuffer(found[0], np.float32)
         return None
 
     def add(self, text: str, vector: Vectors) -> None:
         """Keep one, if there is room."""
-        if self._file is None:
-            return
-        with self._lock, contextlib.suppress(sqlite3.Error):
-            (last,) = self._file.execute("SELECT max(rowid) FROM vectors").fetchone()
+        with contextlib.suppress(sqlite3.Error), self._open() as file:
+            (last,) = file.execute("SELECT max(rowid) FROM vectors").fetchone()
             if (last or 0) < MOST_KEPT:
-                self._file.execute("INSERT OR IGNORE INTO vectors VALUES (?, ?)", (_key(text), vector.tobytes()))
+                file.execute("INSERT OR IGNORE INTO vectors VALUES (?, ?)", (_key(text), vector.tobytes()))
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """For one use, in some tenths of a millisecond: Windows removes no file that is open."""
+        with self._lock, contextlib.closing(sqlite3.connect(self._path, timeout=1, isolation_level=None)) as file:
+            file.execute("PRAGMA synchronous=OFF")  # what a power cut takes is computed again
+            file.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB UNIQUE NOT NULL, vector BLOB NOT NULL)")
+            yield file
 
 
 def _key(text: str) -> bytes:
-    return hashlib.sha256(f"{WEIGHTS[2]} {text}".encode("utf-8", "surrogatepass")).digest()
+    given = f"{WEIGHTS[2]} {TOKENIZER[2]} {MAX_TOKENS} {text}"
+    return hashlib.sha256(given.encode("utf-8", "surrogatepass")).digest()
 
 
 @functools.lru_cache(maxsize=4096)

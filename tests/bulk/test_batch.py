@@ -211,6 +211,24 @@ def test_a_driver_killed_before_it_could_note_the_arn_makes_no_second_job(batch,
     assert asked(endpoint) == len(rows)
 
 
+def test_another_prefix_and_bucket_at_a_restart_pay_for_nothing_twice(batch, jobs, endpoint):
+    with pytest.raises(Killed):
+        list(batch(jobs=replace(jobs, bedrock=Cut(jobs.bedrock, "create_model_invocation_job", after=True))))
+    endpoint.objects.make_bucket("other")
+    rows = list(batch(jobs=replace(jobs, prefix="other", bucket="other")))
+    assert len(finals(rows)) == len(TICKETS)
+    assert submitted(endpoint).count(len(TICKETS)) == 1
+    assert asked(endpoint) == len(rows)
+
+
+def test_a_reader_who_leaves_loses_no_answer_that_was_asked_on_demand(batch, bedrock, jobs, endpoint, tmp_path):
+    run = batch(cascade=Cascade([Tier("cheap")], client=bedrock), jobs=replace(jobs, minimum=100), workers=6)
+    assert len(list(itertools.islice(run, 1))) == 1
+    with Store(tmp_path / "run.db") as store:
+        assert len(store) == len(endpoint.journal) == run.phases[0].answered
+    assert run.phases[0].cost_usd == pytest.approx(endpoint.journal.cost_usd)
+
+
 def test_a_driver_killed_between_two_rows_pays_for_nothing_twice(batch, endpoint):
     endpoint.batch.faults = BROKEN
     seen = list(itertools.islice(batch(), 5))
@@ -230,7 +248,7 @@ def test_a_finished_run_is_not_run_again(batch, endpoint):
     assert endpoint.journal.cost_usd == paid
 
 
-@pytest.mark.parametrize("state", ["Expired", "Stopped", "PartiallyCompleted"])
+@pytest.mark.parametrize("state", ["Expired", "Stopped", "PartiallyCompleted", "Failed"])
 def test_a_job_that_ends_early_keeps_its_output_and_the_rest_is_put_into_another(batch, bedrock, endpoint, state):
     endpoint.batch.end_next(state, after=0.4)
     run = batch(cascade=Cascade([Tier("cheap")], client=bedrock))
@@ -444,9 +462,8 @@ def test_without_a_tool_nothing_is_added(bedrock):
 
 def test_a_line_that_says_nothing_is_not_read():
     answer = {"output": {"message": {"role": "assistant", "content": [{"text": "{}"}]}}, "usage": {"inputTokens": 0}}
-    assert readable(
-        json.dumps({"recordId": "a", "modelOutput": answer}).encode()
-    )  # a guardrail's answer counts no tokens
+    said = {"recordId": "a", "modelOutput": answer}  # a guardrail's answer counts no tokens
+    assert readable(json.dumps({**said, "modelInput": {"messages": ["long"]}}).encode()) == said
     for broken in (
         {},
         {"output": None},

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import dask
 import pandas as pd
@@ -31,12 +32,16 @@ from workshop_lib.bedrock.pacing import Quota
 from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.bulk import StoreError, StoreInUse, StoreMismatch, to_frame
 from workshop_lib.bulk import cluster as cluster_module
+from workshop_lib.bulk import partition as partition_module
 from workshop_lib.bulk.cluster import ClusterLost, run_on_cluster
+from workshop_lib.bulk.folder import Folder, Partition
 from workshop_lib.display import watch_cluster
 from workshop_lib.triage.schema import Ticket
 
 TIERS = (Tier("cheap", repairs=0), Tier("strong", repairs=0))  # one call a row, so that calls can be counted by rows
 THREADS = 4
+DEADLINE_S = 60
+"""For whatever a test waits for: it fails then, by name."""
 
 
 def several(count):
@@ -76,6 +81,15 @@ def start(client, cascade, tmp_path):
         return run_on_cluster(cascade, tickets, **(settings | options))
 
     return start
+
+
+def wait_for_calls(endpoint, count, *, while_true=lambda: True):
+    """Until so many requests are answered; fails where they never are."""
+    until = time.monotonic() + DEADLINE_S
+    while (answered := len(endpoint.journal)) < count:
+        assert while_true(), f"the run has ended by itself, after {answered} calls"
+        assert time.monotonic() < until, f"only {answered} of {count} calls within {DEADLINE_S} s"
+        time.sleep(0.01)
 
 
 def once_each(run, tickets):
@@ -247,23 +261,64 @@ def test_the_workers_stop_when_the_driver_has_gone(dask_cluster, cascade, start,
     tickets, endpoint.time_scale = several(60), 0.01
     theirs = Client(dask_cluster)
     lost = start(tickets, cluster=theirs)
-    next(iter(lost))
+    parts = iter(lost)
+    next(parts)
     theirs.close()  # as a killed process's connection would
     lost._lock.release()
     with start(tickets) as run:
         list(run)
+    parts.close()
     assert run.cut_off == 0
     assert len(endpoint.journal) == len(once_each(run, tickets))
 
 
-def test_a_mistake_in_a_rule_ends_the_run_and_is_shown(start, bedrock, tmp_path):
+def test_a_mistake_in_a_rule_ends_the_run_and_is_shown(start, client, bedrock, tmp_path):
+    """An OSError, too, which Dask's own errors of a lost connection are."""
+
     @rule
     def wrong(attempt):
-        raise ZeroDivisionError("in a rule")
+        raise FileNotFoundError("in a rule")
 
-    with pytest.raises(ZeroDivisionError, match="in a rule"):
-        list(start(several(3), cascade=Cascade(TIERS, escalate_when=wrong, client=bedrock)))
+    with pytest.raises(FileNotFoundError, match="in a rule"):
+        list(start(several(15), cascade=Cascade(TIERS, escalate_when=wrong, client=bedrock)))
+    kept = client.run(lambda dask_worker: [name for name in dask_worker.plugins if name.startswith("bulk-")])
+    assert not any(kept.values())  # the other workers were told to stop
     list(start(several(3), out=tmp_path / "other"))  # the cluster is as good as before
+
+
+def test_a_partition_that_is_ended_before_it_begins_again_costs_what_it_has_cost(start, client):
+    run = start(several(3))
+    run._told[0] = Partition(0, tickets=2, cost_usd=1.0)
+    run._active[client.submit(Partition, 0, stopped="interrupted")] = cluster_module._Job(0, b"")
+    run.close()
+    assert (run.tickets, run.cost_usd) == (2, 1.0)
+
+
+def test_a_partition_is_finished_if_all_its_tickets_are_whatever_ended_the_run(
+    cascade, endpoint, tmp_path, monkeypatch
+):
+    def ended(*given, **settings):
+        run = run_bulk(*given, **settings)
+        list(run)
+        run.stopped = "closed"
+        return run
+
+    monkeypatch.setattr(partition_module, "run_bulk", ended)
+    folder = Folder(tmp_path)
+    folder.work.mkdir()
+    bench = SimpleNamespace(cascade=cascade, limits={}, stop=threading.Event())
+    said = partition_module._answer(partition_module.Work("run", folder, 1), 0, several(1), bench, None)
+    assert (said.tickets, said.stopped) == (1, "finished")
+    assert folder.finished(0, 1, run="run") == said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be synced")
+def test_a_file_is_on_the_disk_under_its_name_before_what_it_replaces_is_removed(cascade, tmp_path, monkeypatch):
+    folder, synced = Folder(tmp_path), []
+    folder.work.mkdir()
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    folder.finish([], cascade.task.schema, Partition(0), run="run")
+    assert synced == [folder.part(0).stat().st_ino, tmp_path.stat().st_ino]
 
 
 def test_a_lost_scheduler_is_said_and_loses_nothing(start, endpoint):
@@ -289,6 +344,18 @@ def test_no_cluster_is_said(start, monkeypatch):
         start(several(3), cluster="tcp://127.0.0.1:1")
 
 
+def test_a_cluster_whose_workers_have_all_gone_is_said(start, monkeypatch):
+    monkeypatch.setattr(cluster_module, "CONNECT_S", 0.1)
+    monkeypatch.setattr(cluster_module, "LOOK_S", 0.1)
+    with thread_cluster() as cluster, Client(cluster) as client:
+        run = start(several(3), cluster=client)
+        client.retire_workers(list(client.nthreads()))
+        with pytest.raises(ClusterLost, match="no worker"):
+            list(run)
+        with pytest.raises(ClusterLost, match="no cluster with workers"):
+            start(several(3), cluster=client)
+
+
 needs_sigkill = pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 
 
@@ -306,15 +373,14 @@ def test_a_killed_worker_loses_nothing_and_repeats_calls_in_flight(start, bedroc
     assert run.dashboard.startswith("http://127.0.0.1:")
 
     def kill():
-        while len(endpoint.journal) < 50:
-            time.sleep(0.01)
+        wait_for_calls(endpoint, 50)
         os.kill(worker, signal.SIGKILL)
 
     (worker,) = run._client.run(os.getpid).values()
-    killer = threading.Thread(target=kill)
+    killer = threading.Thread(target=kill, daemon=True)
     killer.start()
     list(run)
-    killer.join()
+    killer.join(DEADLINE_S)
     frame = once_each(run, tickets)
     assert [run.stopped, run.tickets, run.cut_off] == ["finished", 90, 1]
     assert len(frame) <= len(endpoint.journal) <= len(frame) + THREADS
@@ -327,11 +393,11 @@ def test_a_killed_driver_is_gone_on_from(start, bedrock, endpoint, tmp_path):
     cascade = Cascade(TIERS, escalate_when=stakes(), client=bedrock)
     out = tmp_path / "run.parquet"
     driver = subprocess.Popen([sys.executable, "-m", "tests.bulk.test_cluster", endpoint.url, str(out)], cwd=PROJECT)
-    while len(endpoint.journal) < 60:
-        assert driver.poll() is None
-        time.sleep(0.01)
-    driver.kill()
-    driver.wait(10)
+    try:
+        wait_for_calls(endpoint, 60, while_true=lambda: driver.poll() is None)
+    finally:
+        driver.kill()
+        driver.wait(DEADLINE_S)
     (out / "_part-00003.parquet.1.tmp").write_text("half")  # as one who is killed while writing leaves it
     with start(tickets, cascade=cascade, partition=30) as run:
         list(run)

@@ -1,18 +1,20 @@
 """kill -9 at any moment loses no ticket and pays again only for what was in flight."""
 
+import contextlib
+import faulthandler
 import os
 import random
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from starlette.requests import ClientDisconnect
 
 from workshop_lib import Cascade, Settings, Tier, always, load_tickets
 from workshop_lib.bedrock.catalogue import Catalogue
@@ -23,6 +25,14 @@ from workshop_lib.bulk import Store, StoreError, run_bulk
 KILLS, WORKERS = 20, 4
 TIERS = (Tier("cheap", repairs=0), Tier("strong", repairs=0))  # one call a row, so that calls can be counted by rows
 TICKETS = 60
+DEADLINE_S = 60
+"""For whatever is waited for, a whole run at most: the test fails then, and says what did not come."""
+
+
+def wait_until(met, what):
+    until = time.monotonic() + DEADLINE_S
+    while not met():
+        assert time.monotonic() < until, f"{what} within {DEADLINE_S} s"
 
 
 def nursery(url: str) -> None:
@@ -40,9 +50,11 @@ def nursery(url: str) -> None:
     cascade = Cascade(TIERS, escalate_when=always(), client=client)
     print("ready", flush=True)
     for line in sys.stdin:
+        assert len(threading.enumerate()) == 1  # what another thread holds would be held for ever in the run
         count, store = line.strip().split(" ", 1)
         pid = os.fork()
         if not pid:
+            faulthandler.dump_traceback_later(DEADLINE_S * 0.8, exit=True)  # one that hangs says where, and has ended
             try:
                 list(run_bulk(cascade, tickets, workers=WORKERS, store=store, limit=int(count)))
                 os._exit(0)
@@ -61,7 +73,9 @@ class Runs:
 
     def __init__(self, url: str) -> None:
         command = [sys.executable, "-m", "tests.bulk.test_kill", url]
-        self.process = subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+        self.process = subprocess.Popen(
+            command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+        )
         assert self._hears() == "ready"
 
     def start(self, store: Path, tickets: int = TICKETS) -> None:
@@ -85,6 +99,8 @@ class Runs:
         self.process.stdin.write(f"{line}\n".encode())
 
     def _hears(self) -> str:
+        said, _, _ = select.select([self.process.stdout], [], [], DEADLINE_S)
+        assert said, f"no word of the run's process within {DEADLINE_S} s"
         return self.process.stdout.readline().decode().strip()
 
 
@@ -95,8 +111,12 @@ def runs(_shared_endpoint):
     made = Runs(_shared_endpoint.url)
     yield made
     made.process.stdin.close()
-    made.process.wait(60)
-    made.process.stdout.close()
+    try:
+        made.process.wait(DEADLINE_S)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(made.process.pid, signal.SIGKILL)  # with its run, if one hangs
+        made.process.stdout.close()
 
 
 def kept(path):
@@ -111,19 +131,24 @@ def kept(path):
 @pytest.fixture
 def settled(endpoint, monkeypatch):
     """Waits until what a killed run had asked is answered, too, and gives the number of all answers."""
+    from workshop_lib.local.wire import (
+        ServiceError,
+    )  # with numpy and its threads, which a process that forks must not have
+
     begun, answer = Counter(), endpoint._answer
 
     async def counted(*given):
         begun["requests"] += 1
         try:
             return await answer(*given)
-        except ClientDisconnect:  # killed in the middle of asking
+        except ServiceError:  # an answer, too
+            raise
+        except BaseException:  # killed in the middle of asking
             begun["requests"] -= 1
             raise
 
     def settled():
-        while begun["requests"] > len(endpoint.journal):
-            time.sleep(0.01)
+        wait_until(lambda: time.sleep(0.01) or begun["requests"] <= len(endpoint.journal), "not all is answered")
         return len(endpoint.journal)
 
     monkeypatch.setattr(endpoint, "_answer", counted)
@@ -139,8 +164,7 @@ def test_a_run_that_is_killed_twenty_times_loses_nothing_and_repeats_only_calls_
     while True:
         enough, pause_s = answered + luck.randint(0, 4), luck.uniform(0, 0.04)
         runs.start(path)
-        while not runs.has_ended() and (len(endpoint.journal) < enough or kills == KILLS):
-            pass
+        wait_until(lambda: runs.has_ended() or (kills < KILLS and len(endpoint.journal) >= enough), "no end of a run")  # noqa: B023
         if not runs.has_ended():
             time.sleep(pause_s)
             runs.kill()
@@ -170,8 +194,8 @@ def test_a_run_goes_on_at_once_in_the_store_of_a_killed_one(runs, endpoint, tmp_
     endpoint.time_scale = 0.02
     path = tmp_path / "r.db"
     runs.start(path, tickets=12)
-    while len(endpoint.journal) < 10:
-        assert not runs.has_ended()
+    wait_until(lambda: runs.has_ended() or len(endpoint.journal) >= 10, "not ten calls of a run")
+    assert not runs.has_ended()
     runs.kill()
     assert runs.end() == -signal.SIGKILL
     before = {(r.ticket_id, r.tier): r for r in kept(path)}

@@ -11,6 +11,8 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from workshop_lib.local import BUCKET, ROLE_ARN, BatchFaults
+from workshop_lib.local import batch as local_batch
+from workshop_lib.local.objects import Objects
 
 NANO = "nvidia.nemotron-nano-3-30b"
 FEW = 3
@@ -168,6 +170,19 @@ def test_jobs_are_listed_by_name_and_state(create, control, ended):
     assert not control.list_model_invocation_jobs(statusEquals="Failed")["invocationJobSummaries"]
 
 
+def test_jobs_may_be_made_while_others_are_looked_at(create, endpoint, monkeypatch):
+    arns, shown = [create(), create()], local_batch._Job.shown
+
+    def another(job):
+        monkeypatch.setattr(local_batch._Job, "shown", shown)
+        arns.append(create())
+        return job.shown()
+
+    monkeypatch.setattr(local_batch._Job, "shown", another)
+    told = endpoint.batch.operation("ListModelInvocationJobs")({}, "us-west-2").result["invocationJobSummaries"]
+    assert [job["jobArn"] for job in told] == arns[1::-1]
+
+
 def test_a_job_can_be_stopped_and_an_ended_one_cannot(create, control, ended, endpoint):
     endpoint.time_scale = 10  # it waits for minutes to begin
     arn = create()
@@ -274,9 +289,28 @@ def test_an_upload_in_parts_is_put_together(s3):
     assert back.getvalue() == body
 
 
+def test_what_is_changed_is_changed_under_the_lock_of_those_who_list():
+    class Watched(dict):
+        def pop(self, *given):
+            assert objects._lock.locked()
+            return super().pop(*given)
+
+    objects = Objects()
+    objects._buckets["b"], objects._uploads = Watched(k=None), Watched(u={1: b"one"}, v={})
+    assert objects.answer("DELETE", "/b/k", {}, {}, b"").status == 204
+    assert objects.answer("DELETE", "/b/k", {"uploadId": "v"}, {}, b"").status == 204
+    assert objects.answer("POST", "/b/k", {"uploadId": "u"}, {}, b"").status == 200
+    assert (objects.keys("b"), objects.get("b", "k"), objects._uploads) == (["k"], b"one", {})
+
+
 def test_a_body_that_is_not_what_was_announced_is_not_kept(s3, send):
-    with pytest.raises(ClientError, match="BadDigest"):
-        s3.put_object(Bucket=BUCKET, Key="k", Body=b"one", ChecksumSHA256="A" * 43 + "=")
+    for checksum in (
+        {"ChecksumSHA256": "A" * 43 + "="},
+        {"ChecksumCRC32": "AAAAAA=="},
+        {"ContentMD5": "A" * 22 + "=="},
+    ):
+        with pytest.raises(ClientError, match="BadDigest"):
+            s3.put_object(Bucket=BUCKET, Key="k", Body=b"one", **checksum)
     signed = {"authorization": "AWS4-HMAC-SHA256 Credential=k/20260101/us-west-2/s3/aws4_request"}
     headers = {**signed, "content-encoding": "aws-chunked", "x-amz-decoded-content-length": "9"}
     assert b"IncompleteBody" in send("PUT", f"/{BUCKET}/k", b"3;x=y\r\nabc\r\n0\r\n\r\n", **headers).body

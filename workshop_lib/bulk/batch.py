@@ -15,6 +15,7 @@ them and goes on; their output in S3 is read again, not paid again.
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -311,9 +312,14 @@ class BatchRun(Iterable[Row]):
     def _join(self, tier: Tier, job: _Job) -> Iterator[Row]:
         """What an ended job says about each of its tickets. Tokens that it counts and that no line shows are the lost records'."""
         phase = job.phase
-        if phase.state == "Failed":
+        try:
+            found = self._read(job)
+        except BatchFailed:
+            if phase.state != "Failed":
+                raise
+            found = {}  # its bucket may be why it failed
+        if phase.state == "Failed" and not any("modelOutput" in line for line in found.values()):
             self._failed(job, phase.message or "the service gives no reason.")
-        found = self._read(job)
         spec = self._specs[tier.name]
         mine = [t for t in map(self._tickets.get, job.records) if t is not None and t.waits_for == tier.name]
         shown = [Usage.from_wire(line["modelOutput"]["usage"]) for line in found.values() if "modelOutput" in line]
@@ -378,20 +384,24 @@ class BatchRun(Iterable[Row]):
         phase = Phase(tier.name, self._specs[tier.name].key, len(tickets), state="on demand", price="on demand")
         job = _Job(f"batch/{len(self._jobs):06d}", phase)
         self._jobs.append(job)
-        with ThreadPoolExecutor(self._workers, "batch") as pool:
-            calls = {pool.submit(self._try, ticket, tier, self._client.converse): ticket for ticket in tickets}
-            try:
-                for call in as_completed(calls):
-                    ticket, found = calls[call], call.result()
-                    phase.answered += not isinstance(found.error, BedrockError)
-                    phase.cost_usd += found.cost_usd - sum(
-                        r.cost_usd for r in (*ticket.came, *ticket.lost) if isinstance(r, Reply)
-                    )
-                    yield from self._advance(ticket, found)
-            finally:
-                for call in calls:
-                    call.cancel()
-                self._note(job)
+        lock = threading.Lock()
+
+        def ask(ticket: _Ticket) -> list[Row]:
+            found = self._try(ticket, tier, self._client.converse)
+            with lock:  # its rows are kept now: the reader may have left, and it is paid for
+                phase.answered += not isinstance(found.error, BedrockError)
+                phase.cost_usd += found.cost_usd - sum(
+                    r.cost_usd for r in (*ticket.came, *ticket.lost) if isinstance(r, Reply)
+                )
+                return list(self._advance(ticket, found))
+
+        pool = ThreadPoolExecutor(self._workers, "batch")
+        try:
+            for call in as_completed([pool.submit(ask, ticket) for ticket in tickets]):
+                yield from call.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            self._note(job)
 
     def _give_up(self, ticket: _Ticket, tier: Tier) -> Attempt[Any]:
         why = "" if ticket.problem is None else f" {ticket.problem.message}"

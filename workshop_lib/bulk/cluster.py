@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import queue
 import time
 import uuid
 from collections import deque
@@ -28,7 +29,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import cloudpickle
-from distributed import Client, Future, KilledWorker, LocalCluster, as_completed, wait
+from distributed import Client, Future, KilledWorker, LocalCluster, wait
 
 from workshop_lib.bedrock.errors import ConfigurationError, WorkshopError
 from workshop_lib.bedrock.pacing import Quota
@@ -48,7 +49,9 @@ if TYPE_CHECKING:
 AHEAD = 2
 """Partitions on the cluster for each that is worked on: the next one is there when a worker has finished, and memory stays flat."""
 CONNECT_S = 20.0
-"""How long to wait for a scheduler, and for its first worker."""
+"""How long to wait for a scheduler, and for a worker where there is none."""
+LOOK_S = 2.0
+"""How often a run that waits looks whether there are workers."""
 CLOSE_S = 60.0
 """How long a run that is ended waits for calls in flight."""
 
@@ -57,6 +60,14 @@ class ClusterLost(WorkshopError):
     """The scheduler, or every worker, is gone or was never there."""
 
     default_advice = "Start the cluster again and run the same call with the same folder: it goes on, and nothing that was answered is lost."
+
+
+class _Raised(Exception):
+    """What a task raised, a mistake in a rule for example: not to be taken for an error of the connection, of whatever class it is."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclass
@@ -94,6 +105,7 @@ class ClusterRun(Iterable[Partition]):
         self._work, self._lock, self._budget, self._skipped = work, lock, budget_usd, skipped
         self._again: deque[_Job] = deque()
         self._active: dict[Future[Partition], _Job] = {}
+        self._ended: queue.SimpleQueue[Future[Partition]] = queue.SimpleQueue()
         self._told: dict[int, Partition] = {}
         self._started_at: float | None = None
         self._ended_at: float | None = None
@@ -155,14 +167,16 @@ class ClusterRun(Iterable[Partition]):
             self._stop("interrupted")
             self.close()
             raise KeyboardInterrupt(self.how_to_go_on()) from None
-        except KilledWorker as error:
+        except _Raised as raised:
             self._stop("error")
+            if not isinstance(raised.error, KilledWorker):
+                raise raised.error from None
             raise WorkshopError(
-                f"{error}", advice="See the workers' logs: too little memory, or a rule or task that ends its process?"
-            ) from error
+                f"{raised.error}",
+                advice="See the workers' logs: too little memory, or a rule or task that ends its process?",
+            ) from raised.error
         except (CancelledError, OSError) as error:  # Dask's own errors about connections are of these classes
             self._stop("error")
-            self._client = None  # nobody is there to be told
             raise ClusterLost(f"The cluster is gone: {error}.") from error
         except BaseException as error:
             self._stop("closed" if isinstance(error, GeneratorExit) else "error")
@@ -177,17 +191,17 @@ class ClusterRun(Iterable[Partition]):
             wait_s: at most.
         """
         self._stop("closed")
-        if self._client is not None:
-            with contextlib.suppress(Exception):  # a cluster that is gone has nothing to be told
-                self._client.unregister_worker_plugin(self._work.run)
+        client, self._client = self._client, None
+        if client is not None and client.status == "running":  # else nobody can be told, and trying takes half a minute
+            with contextlib.suppress(Exception):
+                client.unregister_worker_plugin(self._work.run)
                 wait(list(self._active), timeout=wait_s)
             for future, job in self._active.items():
                 with contextlib.suppress(Exception):
-                    self._told[job.number] = future.result(timeout=1)
+                    self._take(job.number, future.result(timeout=1))
             with contextlib.suppress(Exception):
-                self._client.run_on_scheduler(leave, self._work.run)
-            self._active.clear()
-            self._client = None
+                client.run_on_scheduler(leave, self._work.run)
+        self._active.clear()
         while self._owned:
             with contextlib.suppress(Exception):
                 self._owned.pop(0).close()
@@ -205,18 +219,21 @@ class ClusterRun(Iterable[Partition]):
 
     def _partitions(self) -> Iterator[Partition]:
         self._started_at = self._started_at or time.monotonic()
-        ready = as_completed()
         while not self.stopped and self._client is not None:
-            self._fill(self._client, ready)
+            self._fill(self._client)
             if not self._active:
                 break
-            future = next(ready)
+            future = self._next_ended(self._client)
             job = self._active.pop(future)
-            part = future.result()
+            try:
+                part = future.result()
+            except Exception as error:
+                if future.status == "error":
+                    raise _Raised(error) from None
+                raise
+            paid_usd = self._take(job.number, part)
             if part.stopped == "interrupted":
                 raise ClusterLost("The workers were told that this run has ended: the connection to them was lost.")
-            paid_usd = part.cost_usd - self._cost_of(job.number)
-            self._told[job.number] = part
             if part.stopped != "budget":
                 yield part
             elif paid_usd > 0 or not job.alone:
@@ -225,7 +242,30 @@ class ClusterRun(Iterable[Partition]):
                 self._stop("budget")
         self._stop("finished")
 
-    def _fill(self, client: Client, ready: Any) -> None:
+    def _next_ended(self, client: Client) -> Future[Partition]:
+        """Wait for a partition.
+
+        Raises:
+            ClusterLost: nobody is there to work on it.
+        """
+        seen = time.monotonic()
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._ended.get(timeout=LOOK_S)
+            if client.nthreads():
+                seen = time.monotonic()
+            elif time.monotonic() - seen > CONNECT_S:  # a worker that died may be back in some seconds
+                client.cancel(list(self._active))
+                raise ClusterLost(f"The cluster has had no worker for {CONNECT_S:g} s.")
+
+    def _take(self, number: int, part: Partition) -> float:
+        """Take what a worker tells of a partition, unless it was ended before it knew; USD that are new."""
+        new_usd = part.cost_usd - self._cost_of(number)
+        if new_usd >= 0:
+            self._told[number] = part
+        return new_usd
+
+    def _fill(self, client: Client) -> None:
         """Hand out as many partitions as the workers can use and the budget allows."""
         slots = max(1, sum(client.nthreads().values()))
         room = slots * AHEAD if self._budget is None else slots
@@ -244,7 +284,7 @@ class ClusterRun(Iterable[Partition]):
                 answer, self._work, job.number, job.items, allowed_usd=allowed_usd, key=key, pure=False
             )
             self._active[future] = job
-            ready.add(future)
+            future.add_done_callback(self._ended.put)
 
     def _cost_of(self, number: int) -> float:
         """USD of this run's rows of a partition, as far as is told."""
@@ -306,7 +346,7 @@ def run_on_cluster(
         StoreInUse: another driver works on this folder.
         StoreMismatch: the folder was made by another task, prompt, model, rule, door, other tickets or another partition size.
         StoreError: the folder cannot be used.
-        ClusterLost: there is no scheduler at the address, or no worker; while iterating: it has gone.
+        ClusterLost: there is no scheduler at the address, or no worker within 20 s; while iterating: it, or every worker, has gone.
     """
     numbers = {"partition": partition, "workers": workers, "threads": threads, "budget_usd": budget_usd}
     for name, value in {**numbers, "deadline_s": deadline_s}.items():
@@ -396,16 +436,15 @@ def _connected(cluster: Any, workers: int, owned: list[Any]) -> Client:
     Raises:
         ClusterLost: no scheduler answers, or it has no worker.
     """
-    if isinstance(cluster, Client):
-        return cluster
     if cluster is None:
         cluster = LocalCluster(
             n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address="127.0.0.1:0"
         )  # fmt: skip
         owned.append(cluster)
     try:
-        client = Client(cluster, timeout=CONNECT_S)
-        owned.insert(0, client)
+        client = cluster if isinstance(cluster, Client) else Client(cluster, timeout=CONNECT_S)
+        if client is not cluster:
+            owned.insert(0, client)
         client.wait_for_workers(1, timeout=CONNECT_S)
     except OSError as error:
         raise ClusterLost(f"There is no cluster with workers at {cluster}: {error}.") from error

@@ -10,10 +10,12 @@ Readers of parquet pass over names with an underscore: `pandas.read_parquet("run
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -183,9 +185,24 @@ def _replace(file: Path, content: Any) -> None:
             sink.flush()
             os.fsync(sink.fileno())
         made.replace(file)
+        _keep_names(file.parent)
     except BaseException:
         made.unlink(missing_ok=True)
         raise
+
+
+def _keep_names(folder: Path) -> None:
+    """See to it that a power cut does not undo a renaming: what it replaces is removed next. Windows has no call for it."""
+    if sys.platform == "win32":
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a network file system that cannot
+            raise
+    finally:
+        os.close(opened)
 
 
 def _columns(schema: type[BaseModel]) -> pyarrow.Schema:

@@ -172,7 +172,7 @@ class BatchJobs:
         key = f"{self.prefix}/in/{made.token}.jsonl"
         if not self._is_whole(key, made):
             made.file.seek(0)
-            self._s3("upload the input", self.s3.put_object, Bucket=self.bucket, Key=key, Body=made.file,
+            self._s3(f"take s3://{self.bucket}/{key}", self.s3.put_object, Bucket=self.bucket, Key=key, Body=made.file,
                      ContentLength=made.size, ChecksumSHA256=made.sha256)  # fmt: skip
             if not self._is_whole(key, made):
                 raise BatchFailed(f"s3://{self.bucket}/{key} did not arrive whole; no job was made of it.")
@@ -198,7 +198,7 @@ class BatchJobs:
     def find(self, token: str) -> str | None:
         """The ARN of the job with this token, for a driver that was killed before it could write it down; None: there is none."""
         try:
-            found = self.bedrock.list_model_invocation_jobs(nameContains=self._name(token))["invocationJobSummaries"]
+            found = self.bedrock.list_model_invocation_jobs(nameContains=token[:24])["invocationJobSummaries"]
         except (ClientError, BotoCoreError) as error:
             raise from_botocore(error) from error
         return next((str(job["jobArn"]) for job in found if job.get("clientRequestToken", token) == token), None)
@@ -209,42 +209,54 @@ class BatchJobs:
         Raises:
             BedrockError: it cannot be looked up.
         """
-        try:
-            job = self.bedrock.get_model_invocation_job(jobIdentifier=arn)
-        except (ClientError, BotoCoreError) as error:
-            raise from_botocore(error) from error
+        job = self._job(arn)
         return str(job["status"]), str(job.get("message", ""))
 
     def output(self, arn: str) -> Iterator[bytes]:
-        """The lines that a job has written, in no order. None, where it wrote nothing.
+        """The lines that a job has written, in no order, wherever it was told to. None, where it wrote nothing.
 
         Raises:
             BatchFailed: S3 does not give them, or not to their end.
+            BedrockError: the job cannot be looked up.
         """
-        for key in self._keys(arn):
+        bucket, keys = self._written(arn)
+        for key in keys:
             if key.endswith(".jsonl.out"):
-                body = self._s3("read the output", self.s3.get_object, Bucket=self.bucket, Key=key)["Body"]
+                what = f"give s3://{bucket}/{key}"
+                body = self._s3(what, self.s3.get_object, Bucket=bucket, Key=key)["Body"]
                 lines = iter(body.iter_lines(64 * 1024))
-                while (line := self._s3("read the output", next, lines, None)) is not None:
+                while (line := self._s3(what, next, lines, None)) is not None:
                     if line.strip():
                         yield line
 
     def manifest(self, arn: str) -> dict[str, int]:
         """What a job says of itself: totalRecordCount, successRecordCount, inputTokenCount, ...; empty, where it has none."""
-        for key in self._keys(arn):
+        bucket, keys = self._written(arn)
+        for key in keys:
             if key.endswith("manifest.json.out"):
-                body = self._s3("read the manifest", self.s3.get_object, Bucket=self.bucket, Key=key)["Body"]
+                what = f"give s3://{bucket}/{key}"
+                body = self._s3(what, self.s3.get_object, Bucket=bucket, Key=key)["Body"]
                 try:
-                    told = json.loads(self._s3("read the manifest", body.read))
+                    told = json.loads(self._s3(what, body.read))
                 except ValueError:
                     return {}
                 return {k: v for k, v in told.items() if isinstance(v, int)} if isinstance(told, dict) else {}
         return {}
 
-    def _keys(self, arn: str) -> list[str]:
-        where = {"Bucket": self.bucket, "Prefix": f"{self.prefix}/out/{arn.rsplit('/', 1)[-1]}/"}
-        pages = self._s3("list the output", lambda: list(self.s3.get_paginator("list_objects_v2").paginate(**where)))
-        return [found["Key"] for page in pages for found in page.get("Contents", ())]
+    def _written(self, arn: str) -> tuple[str, list[str]]:
+        """Bucket and keys of what a job has written: its own place, should bucket and prefix be others by now."""
+        told = self._job(arn)["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"]
+        place = urlsplit(f"{told.rstrip('/')}/{arn.rsplit('/', 1)[-1]}/")
+        where = {"Bucket": place.netloc, "Prefix": place.path.lstrip("/")}
+        list_all = self.s3.get_paginator("list_objects_v2").paginate
+        pages = self._s3(f"list {place.geturl()}", lambda: list(list_all(**where)))
+        return place.netloc, [found["Key"] for page in pages for found in page.get("Contents", ())]
+
+    def _job(self, arn: str) -> Any:
+        try:
+            return self.bedrock.get_model_invocation_job(jobIdentifier=arn)
+        except (ClientError, BotoCoreError) as error:
+            raise from_botocore(error) from error
 
     def _is_whole(self, key: str, made: Input) -> bool:
         """Whether S3 holds exactly this input: another length or checksum is an upload that was cut off."""
@@ -253,9 +265,9 @@ class BatchJobs:
         except ClientError as error:
             if error.response["Error"]["Code"] in _MISSING:
                 return False
-            raise self._of_s3("look for the input", error) from error
+            raise _of_s3(f"look for s3://{self.bucket}/{key}", error) from error
         except BotoCoreError as error:
-            raise self._of_s3("look for the input", error) from error
+            raise _of_s3(f"look for s3://{self.bucket}/{key}", error) from error
         return bool(head["ContentLength"] == made.size and head.get("ChecksumSHA256") == made.sha256)
 
     def _name(self, token: str) -> str:
@@ -265,10 +277,11 @@ class BatchJobs:
         try:
             return call(*given, **named)
         except (ClientError, BotoCoreError) as error:
-            raise self._of_s3(what, error) from error
+            raise _of_s3(what, error) from error
 
-    def _of_s3(self, what: str, error: Exception) -> BatchFailed:
-        return BatchFailed(
-            f"S3 did not {what} in bucket {self.bucket}: {from_botocore(error).message}",
-            advice="Check that the bucket exists, in the clients' Region, and that you may use it; then run the same call again.",
-        )
+
+def _of_s3(what: str, error: Exception) -> BatchFailed:
+    return BatchFailed(
+        f"S3 did not {what}: {from_botocore(error).message}",
+        advice="Check that the bucket exists, in the clients' Region, and that you may use it; then run the same call again.",
+    )

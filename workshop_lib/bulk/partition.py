@@ -123,9 +123,11 @@ def _answer(work: Work, number: int, items: list[Any], bench: Bench, allowed_usd
             for _ in run:
                 if bench.stop.is_set():
                     break
-        stopped = run.stopped if run.stopped in ("finished", "budget") else "interrupted"
+        stopped = "budget" if run.stopped == "budget" else "interrupted"
         so_far = _kept(store, items)
     now, before = _tally(so_far), began["before"]
+    if now["tickets"] == len(items):
+        stopped = "finished"  # whatever it was told meanwhile
     said = Partition(
         number,
         **{name: now[name] - before[name] for name in ("tickets", "escalated", "failed", "cost_usd")},

@@ -142,6 +142,7 @@ def readable(raw: bytes) -> dict[str, Any]:
         return {}
     if not isinstance(line, dict):
         return {}
+    line.pop("modelInput", None)  # the prompt again: nobody reads it, and all lines of a job are in memory at once
     said = line.get("modelOutput")
     if said is None:
         return line if isinstance(line.get("error"), dict) else {}

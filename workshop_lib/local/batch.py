@@ -194,7 +194,7 @@ class BatchService:
         return {"jobArn": arn}
 
     def _list(self, params: dict[str, Any], region: str) -> dict[str, Any]:
-        found = [job.shown() for job in reversed(self._jobs.values())]
+        found = [job.shown() for job in reversed(self._all())]
         part, status = params.get("nameContains", ""), params.get("statusEquals")
         found = [told for told in found if part in told["jobName"] and status in (None, told["status"])]
         return {"invocationJobSummaries": found[: int(params.get("maxResults", 1000))]}
@@ -207,8 +207,12 @@ class BatchService:
         job.stop.set()
         return {}
 
+    def _all(self) -> list[_Job]:
+        with self._lock:
+            return list(self._jobs.values())
+
     def _job(self, arn: str) -> _Job:
-        for job in self._jobs.values():
+        for job in self._all():
             if arn in (job.arn, job.id):
                 return job
         raise ServiceError("ResourceNotFoundException", f"There is no job {arn}.")
@@ -271,8 +275,9 @@ class BatchService:
             if job.stop.is_set():
                 break
             record_id = str(record.get("recordId") or f"REC{nth:08d}")
-            self._asked[job.request["modelId"], record_id] += 1
-            fault = self.faults.strikes(record_id, self._asked[job.request["modelId"], record_id])
+            with self._lock:
+                self._asked[job.request["modelId"], record_id] += 1
+                fault = self.faults.strikes(record_id, self._asked[job.request["modelId"], record_id])
             said, usage = self._answer(job, record_id, record["modelInput"], fault)
             used += usage
             done["error" if "error" in said else "success"] += 1

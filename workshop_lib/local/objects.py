@@ -1,7 +1,8 @@
 """Which objects there are: what boto3 uses of S3, path style, in memory. Made for the input and output of batch jobs.
 
 PutObject, GetObject, HeadObject, DeleteObject, ListObjectsV2, multipart uploads, CreateBucket and HeadBucket. A body is kept only if
-it is as long as was announced, and has the SHA-256 that was, where one was; so an upload that is cut off leaves nothing behind.
+it is as long as its headers say, and has the MD5, CRC32, SHA-1 or SHA-256 that they state; so an upload that is cut off leaves nothing
+behind. Checksums of whole multipart uploads, and those that follow a body, are not looked at.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import hashlib
 import re
 import threading
 import uuid
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from urllib.parse import unquote
@@ -22,6 +24,12 @@ from workshop_lib.local.wire import Response
 XML = "application/xml"
 PAGE = 1_000
 """Keys in one listing at most, as at S3."""
+_SUMS: dict[str, Callable[[bytes], bytes]] = {
+    "content-md5": lambda body: hashlib.md5(body, usedforsecurity=False).digest(),
+    "x-amz-checksum-crc32": lambda body: zlib.crc32(body).to_bytes(4, "big"),
+    "x-amz-checksum-sha1": lambda body: hashlib.sha1(body, usedforsecurity=False).digest(),
+    "x-amz-checksum-sha256": lambda body: hashlib.sha256(body).digest(),
+}
 _STATUS = {"NoSuchKey": 404, "NoSuchBucket": 404, "NoSuchUpload": 404, "NotImplemented": 501}
 
 
@@ -120,9 +128,9 @@ class Objects:
             if key and method in ("GET", "HEAD"):
                 return self._shown(method, self._object(bucket, key), headers)
             if key and method == "DELETE":
-                self._uploads.pop(query.get("uploadId", ""), None) if "uploadId" in query else self._bucket(bucket).pop(
-                    key, None
-                )
+                with self._lock:
+                    found = self._uploads if "uploadId" in query else self._bucket(bucket)
+                    found.pop(query.get("uploadId", key), None)
                 return Response(204, {}, b"")
             return _refused("NotImplemented", f"The local door does not offer {method} of this in S3.", method)
         except ObjectError as error:
@@ -159,16 +167,18 @@ class Objects:
         self._bucket(bucket)
         if "uploads" in query:
             upload = uuid.uuid4().hex
-            self._uploads[upload] = {}
+            with self._lock:
+                self._uploads[upload] = {}
             said = f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>"
             return Response(200, {"content-type": XML}, said.encode())
         upload = query["uploadId"]
-        if upload not in self._uploads:
-            raise ObjectError("NoSuchUpload", "The specified upload does not exist.")
-        if "partNumber" in query:
-            self._uploads[upload][int(query["partNumber"])] = body
-            return Response(200, {"etag": f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'}, b"")
-        parts = self._uploads.pop(upload)
+        with self._lock:
+            if upload not in self._uploads:
+                raise ObjectError("NoSuchUpload", "The specified upload does not exist.")
+            if "partNumber" in query:
+                self._uploads[upload][int(query["partNumber"])] = body
+                return Response(200, {"etag": f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'}, b"")
+            parts = self._uploads.pop(upload)
         etag = self.put(bucket, key, b"".join(parts[n] for n in sorted(parts)))
         said = f"<CompleteMultipartUploadResult><Key>{escape(key)}</Key><ETag>{escape(etag)}</ETag></CompleteMultipartUploadResult>"
         return Response(200, {"content-type": XML}, said.encode())
@@ -205,9 +215,9 @@ def _whole(headers: Mapping[str, str], body: bytes) -> bytes:
         raise ObjectError(
             "IncompleteBody", "You did not provide the number of bytes specified by the Content-Length HTTP header."
         )
-    checksum = headers.get("x-amz-checksum-sha256")
-    if checksum is not None and checksum != base64.b64encode(hashlib.sha256(body).digest()).decode():
-        raise ObjectError("BadDigest", "The SHA256 you specified did not match the calculated checksum.")
+    for name, sum_of in _SUMS.items():
+        if name in headers and headers[name] != base64.b64encode(sum_of(body)).decode():
+            raise ObjectError("BadDigest", f"The {name} you specified did not match the calculated checksum.")
     return body
 
 
