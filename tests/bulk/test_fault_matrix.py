@@ -332,6 +332,29 @@ def test_each_late_answer_is_waited_for_from_its_own_deadline_on(bedrock, endpoi
         assert_books_agree(list(store), endpoint)
 
 
+@pytest.mark.timeout(30)
+def test_late_answers_that_come_in_together_do_not_stop_the_run(bedrock):
+    """The farewells of their workers fill the queue behind the last row; the reader takes them out, and the next ticket is begun."""
+    late = threading.Event()
+    cascade = Cascade([Tier("cheap")], client=Held(bedrock, lambda n: n > 3 or late.wait(20)))
+    run, ids = run_bulk(cascade, TICKETS[:8], workers=1, deadline_s=0.3), set()
+
+    def full(size):
+        stop = time.monotonic() + 10
+        while run._out.qsize() < size and time.monotonic() < stop:
+            time.sleep(0.01)
+
+    for row in run:
+        ids.add(row.ticket_id)
+        if len(ids) == 3 and not late.is_set():
+            full(3)  # the worker fills the queue and waits
+            late.set()
+            full(6)
+        elif len(ids) == 6:
+            time.sleep(0.2)  # it looks, finds no room yet, and waits again
+    assert len(ids) == 8
+
+
 def test_a_late_answer_mends_a_last_row_that_could_not_be_kept(bedrock, endpoint, tmp_path, monkeypatch):
     """It is never taken for a row of another tier: the store is whole, and the books agree."""
     clock, add, refused = Clock(), Store.add, threading.Event()

@@ -185,12 +185,13 @@ class BulkRun(Iterable[Row]):
                 row = self._out.get(timeout=POLL_S)
             except queue.Empty:
                 row = None
+            else:  # a row, or a worker's farewell
+                with self._changed:
+                    self._changed.notify_all()  # there is room for another ticket
             if (now := self._clock()) - looked >= POLL_S:
                 looked = now
                 self._look_at_deadlines()
             if row is not None:
-                with self._changed:
-                    self._changed.notify_all()  # there is room for another ticket
                 yield row
             elif self._has_ended():
                 return
