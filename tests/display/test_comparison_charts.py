@@ -131,6 +131,7 @@ def test_one_strategy_on_one_ticket_is_drawn_without_nan(draw, said):
     picture = draw(compared(said, chosen=only("mine")))
     assert "nan" not in (picture.alt + picture.caption + picture.table).lower()
     assert "mine" in picture.alt
+    assert picture.png
 
 
 @every_chart
@@ -144,7 +145,7 @@ def test_a_chart_leaves_no_figure_open(draw):
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
-    draw(compared(*MIXED))
+    assert draw(compared(*MIXED)).png
     assert plt.get_fignums() == before
 
 

@@ -111,7 +111,9 @@ def test_a_chart_leaves_no_figure_open_and_has_its_data_below(draw):
     import matplotlib.pyplot as plt
 
     before = plt.get_fignums()
-    assert draw("mine").table.count("<tr>") > 1
+    shown = draw("mine")
+    assert shown.table.count("<tr>") > 1
+    assert shown.png
     assert plt.get_fignums() == before
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,12 +41,22 @@ MARKERS: Mapping[str, str] = {
 class Picture:
     """A chart with words: drawn in a notebook with alt text and caption (and its data as a table), printed as its description."""
 
-    png: bytes
+    figure: Figure
     alt: str
     """What the picture shows, with its numbers, for who cannot see it."""
     caption: str = ""
     table: str = ""
     """HTML of the data."""
+
+    @functools.cached_property
+    def png(self) -> bytes:
+        """The image, drawn at first use: always the same bytes for the same figure. A dollar sign in it is a dollar sign."""
+        import matplotlib as mpl
+
+        buffer = io.BytesIO()
+        with mpl.rc_context({"text.parse_math": False}):  # labels of ticks are made while it is drawn
+            self.figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+        return buffer.getvalue()
 
     def __repr__(self) -> str:
         return self.alt
@@ -79,13 +90,11 @@ def usd(amount: float, digits: int = 6) -> str:
 
 
 def picture(figure: Figure, *, alt: str, caption: str = "", rows: Sequence[Mapping[str, Any]] = ()) -> Picture:
-    """A matplotlib figure as a Picture, always the same bytes for the same figure; the figure is closed."""
+    """A matplotlib figure as a Picture; pyplot forgets the figure, so that it is shown once."""
     import matplotlib.pyplot as plt
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
-    return Picture(buffer.getvalue(), alt, caption, table(rows) if rows else "")
+    return Picture(figure, alt, caption, table(rows) if rows else "")
 
 
 def table(rows: Sequence[Mapping[str, Any]], *, caption: str = "") -> str:
