@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 RESAMPLES = 4_000
 """Of a bootstrap: its ends then move by less than a tenth of their distance from one seed to another."""
+BLOCK = 250
+"""Resamples at once, where there are many families."""
 MANY = 2_000
 """Families beyond which a mean is as good as normal: its interval comes from the spread between families alone."""
 Floats = npt.NDArray[np.float64]
@@ -348,13 +350,19 @@ def _weighted(values: npt.NDArray[Any], count: int, seed: int, resamples: int) -
     if count <= 300:
         sums: Floats = _draws(count, seed, resamples) @ values.astype(np.float64)
         return sums
-    blocks = [_drawn(count, seed + i, 250) @ values.astype(np.float64) for i in range(math.ceil(resamples / 250))]
-    return np.concatenate(blocks)
+    blocks = (_block(count, seed + i) for i in range(math.ceil(resamples / BLOCK)))
+    return np.concatenate([block.astype(np.float64) @ values.astype(np.float64) for block in blocks])
 
 
 @functools.lru_cache(maxsize=12)
 def _draws(count: int, seed: int, resamples: int) -> Floats:
     return _drawn(count, seed, resamples)
+
+
+@functools.lru_cache(maxsize=64)
+def _block(count: int, seed: int) -> npt.NDArray[np.uint8]:
+    """As `_draws` for many families, a part of it: kept small, since several intervals in a row are of the same ones."""
+    return _drawn(count, seed, BLOCK).astype(np.uint8)
 
 
 def _drawn(count: int, seed: int, resamples: int) -> Floats:
