@@ -155,15 +155,19 @@ def _fit(method: Method, scores: Floats, right: Floats) -> dict[str, Any]:
         return {"slope": 0.0, "intercept": float(np.log(share / (1 - share)))}
     from scipy.optimize import minimize
 
-    z = _logit(scores)
+    z, sign = _logit(scores), 2 * right - 1
 
-    def loss(parameters: Floats) -> float:
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        """The mean log loss, and its slope along each parameter."""
         slope, intercept = parameters[0], parameters[1] if method == "platt" else 0.0
-        return float(np.logaddexp(0, -(2 * right - 1) * (slope * z + intercept)).mean() + 1e-6 * slope**2)
+        margin = sign * (slope * z + intercept)
+        pull = -sign / (1 + np.exp(margin))
+        along = np.array([(pull * z).mean() + 2e-6 * slope, pull.mean()])
+        return float(np.logaddexp(0, -margin).mean() + 1e-6 * slope**2), along[: len(parameters)]
 
     start = np.array([1.0, 0.0] if method == "platt" else [1.0])
     bounds = [(0.0, None), (None, None)][: len(start)]  # a confidence that speaks against itself is none
-    found = minimize(loss, start, method="L-BFGS-B", bounds=bounds).x
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     return {"slope": float(found[0]), "intercept": float(found[1]) if method == "platt" else 0.0}
 
 
