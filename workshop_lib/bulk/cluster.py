@@ -38,7 +38,7 @@ from workshop_lib.bulk.intake import Seen, identify, twice
 from workshop_lib.bulk.partition import Bench, Work, answer
 from workshop_lib.bulk.runner import MAX_WORKERS, Stopped, identity_of
 from workshop_lib.bulk.store import StoreMismatch
-from workshop_lib.bulk.turns import Turns, leave
+from workshop_lib.bulk.turns import Turns, leave, shared_limits
 from workshop_lib.cascade.cascade import Cascade
 from workshop_lib.triage.datasets import read_tickets
 
@@ -377,7 +377,7 @@ def run_on_cluster(
         client = None
         if not all(done):
             client = _connected(cluster, workers, owned)
-            _prepare(client, work, pickled, limits or {})
+            _prepare(client, work, pickled, shared_limits(cascade, limits or {}))
         return ClusterRun(
             cascade.task.schema,
             _undone(cascade, items, partition, digests, done),
