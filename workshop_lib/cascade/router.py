@@ -475,8 +475,11 @@ class _Words:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> _Words:
-        bags = [set(_split(text)) for text in texts]
-        count = Counter(piece for text in texts for piece in set(_pieces(text)))
+        pieces = [set(_pieces(text)) for text in texts]
+        bags = [{piece for piece in found if " " not in piece} for found in pieces]
+        count: Counter[str] = Counter()
+        for found in pieces:
+            count.update(found)
         terms = tuple(sorted(piece for piece, n in count.items() if n >= SEEN))
         if not terms:
             raise ValueError(f"no word stands in {SEEN} of these texts: there is nothing to learn from")
@@ -663,8 +666,8 @@ def _pieces(text: str) -> list[str]:
 
 def _known(bag: set[str], weights: Mapping[str, float], stranger: float) -> float:
     """The share of a text's words that have a weight, by weight."""
-    known = sum(weights[word] for word in sorted(bag) if word in weights)
-    strange = stranger * sum(word not in weights for word in bag)
+    found = [weights[word] for word in sorted(bag) if word in weights]
+    known, strange = sum(found), stranger * (len(bag) - len(found))
     return known / (known + strange) if bag else 0.0
 
 
