@@ -176,6 +176,46 @@ def test_a_locked_file_is_said_in_the_form_and_costs_nothing(form, store, tmp_pa
     assert said(store) == [("T-0", "billing", "P2", True)]
 
 
+def choose(form, category):
+    for name, value in (("category", category), ("priority", "P3"), ("needs_human", False)):
+        form._buttons[name][value].click()
+
+
+def test_what_a_second_window_has_saved_since_is_told_when_it_is_replaced(panel, form, store):
+    second = ReviewPanel(store, reviewer="Ada")
+    second.answer("2 2 y")
+    choose(form, "abuse")
+    assert "Ada had saved T-0 elsewhere" in status(form)
+    second.go("T-0")
+    second.answer("2 1 y")
+    form._guarded(form._next)()
+    assert "as billing P1" in status(form)  # below the next ticket
+    assert panel.ticket.id == "T-1"
+    second.go("T-0")
+    assert second.answer("2 3 n").note == ""  # shown before
+
+
+def test_a_verdict_is_saved_once_however_often_it_is_chosen(panel, form, store):
+    choose(form, "billing")
+    form._buttons["category"]["billing"].click()
+    form._guarded(form._next)()
+    assert [r.revision for r in store.reviews()] == [1]
+    assert panel.ticket.id == "T-1"
+
+
+def test_a_review_that_was_written_late_is_this_windows_own(panel, form, store, tmp_path):
+    holder = sqlite3.connect(tmp_path / "review.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    choose(form, "billing")
+    assert "kept in memory: T-0" in status(form)
+    holder.execute("ROLLBACK")
+    holder.close()
+    store.flush()
+    choose(form, "auth")
+    assert "saved: auth P3" in status(form)
+    assert [r.revision for r in store.reviews()] == [2]
+
+
 def test_notes_alone_change_a_saved_review(form, store):
     for name, value in (("category", "billing"), ("priority", "P2"), ("needs_human", True)):
         form._buttons[name][value].click()

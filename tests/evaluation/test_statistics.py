@@ -1,5 +1,7 @@
 """Intervals and paired differences."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -194,6 +196,17 @@ def test_as_many_tickets_as_required_see_the_difference_as_often_as_promised():
 def test_one_family_says_nothing_about_others():
     found = clustered_share([True, False, True], ["f", "f", "f"])
     assert (found.low, found.high) == (0, 1)
+    ahead = paired_difference([True, True], [True, False], ["f", "f"])
+    assert (ahead.low, ahead.high) == (-1, 1)
+    same_text = kappa(["x", "y", "y"], ["x", "y", "x"], ["f", "f", "f"])
+    assert (same_text.low, same_text.high) == (-1, 1)
+
+
+@pytest.mark.parametrize("costs", [[40.0, 56.0], [48.0, 48.0], [0.2, 0.4]])
+def test_of_one_familys_costs_no_interval_is_known_whatever_their_unit(costs):
+    found = weighted_mean(costs, ["f", "f"])
+    assert (found.low, found.high) == (-math.inf, math.inf)
+    assert (weighted_mean([1, 0], ["f", "f"]).low, weighted_mean([1, 0], ["f", "f"]).high) == (0, 1)
 
 
 def test_all_right_is_not_certainly_right():

@@ -81,6 +81,16 @@ def test_the_first_quota_that_is_used_up_is_named_with_the_load_that_it_allows(p
     assert not planned(tickets_per_hour=7_300, quotas={"strong": Quota(tokens_per_minute=42_075)}).fits
 
 
+def test_tiers_on_one_model_share_its_quota(traffic, catalogue):
+    quotas = {"strong": Quota(requests_per_minute=150)}
+    alike = traffic.with_models({"cheap": "claude-sonnet-4-6"}, catalogue)
+    found = plan(alike, catalogue, tickets_per_hour=3_600, quotas=quotas)
+    assert [t.needs[0].needed for t in found.tiers] == [60, 15]
+    assert [t.needs[0].tickets_per_hour for t in found.tiers] == [7_200, 7_200]  # 75 a minute of 150
+    with pytest.raises(ConfigurationError, match="two quotas of claude-sonnet-4-6"):
+        plan(alike, catalogue, tickets_per_hour=1, quotas=quotas | {"cheap": Quota(requests_per_minute=1)})
+
+
 def test_a_daily_quota_counts_settled_tokens(planned):
     found = planned(quotas={"strong": Quota(tokens_per_day=24 * 900 * 2_805)})
     assert found.binding.tickets_per_hour == pytest.approx(3_600)
@@ -168,6 +178,20 @@ def test_rows_of_a_bulk_run_give_the_same_plan_as_its_outcomes(bedrock, catalogu
     )
 
 
+def test_retries_of_a_bulk_run_are_no_calls(bedrock, a_ticket):
+    (row,) = run_bulk(standard_strategies(bedrock)["cheap-only"], [a_ticket])
+    throttled = row.model_copy(update={"attempts": 5})
+    assert [call.calls for call in Traffic.of([throttled]).of_tier(row.tier)] == [1]
+    voted = throttled.model_copy(update={"agreement": 0.8})
+    assert [call.calls for call in Traffic.of([voted]).of_tier(row.tier)] == [5]
+
+
+def test_of_one_family_the_bill_has_no_interval_and_says_so(traffic, catalogue):
+    found = plan(replace(traffic, families=dict.fromkeys(traffic.tickets, "one")), catalogue, tickets_per_hour=3_600)
+    assert "a month [not known: all tickets are of one family]" in str(found)
+    assert json.loads(json.dumps(found.to_json(), allow_nan=False))["month_usd"][1:] == [None, None]
+
+
 def test_without_a_call_there_is_nothing_to_plan_from():
     with pytest.raises(ValueError, match="nothing to plan from"):
         Traffic.of([])
@@ -180,7 +204,11 @@ LISTED = {
     "Cross-region model inference requests per minute for Anthropic Claude Sonnet 4.6 V1": 200,
     "Global cross-region model inference tokens per minute for Anthropic Claude Sonnet 4.6 V1": 3e6,
     "Cross-region model inference tokens per minute for Anthropic Claude Sonnet 4 V1": 7,
-    "Model invocation max tokens per day for Anthropic Claude Sonnet 4.6 V1 (doubled for cross-region calls)": 1.44e9,
+    "Model invocation max tokens per day for Anthropic Claude Sonnet 4.6 V1 (doubled for cross-region calls)": 7.2e8,
+    "Global cross-region model inference tokens per day for Anthropic Claude Sonnet 4.6": 4e8,
+    "Cross-region model inference tokens per minute for Anthropic Claude Sonnet 4.6 V1 1M Context Length": 2e4,
+    "Model invocation max tokens per day for Anthropic Claude Sonnet 4.6 V1 1M Context Length (doubled for cross-region calls)": 8,
+    "On-Demand, latency-optimized model inference tokens per minute for NVIDIA Nemotron Nano 3 30B": 9,
     "On-demand model inference tokens per minute for NVIDIA Nemotron Nano 3 30B": 5e5,
     "Minimum number of records per batch inference job for Claude Sonnet 4.6": 100,
 }
@@ -189,8 +217,15 @@ LISTED = {
 def test_a_quota_is_found_by_model_version_and_scope(catalogue):
     assert quota_of(catalogue["strong"], LISTED) == Quota(200, 1e6, 1.44e9)
     assert quota_of(catalogue["cheap"], LISTED) == Quota(tokens_per_minute=5e5)
-    assert quota_of(Catalogue.load(scope="global")["strong"], LISTED).tokens_per_minute == 3e6
+    assert quota_of(Catalogue.load(scope="global")["strong"], LISTED) == Quota(None, 3e6, 4e8)
     assert quota_of(catalogue["claude-haiku-4-5"], LISTED) == Quota()
+
+
+def test_a_daily_quota_is_doubled_for_cross_region_calls_alone(catalogue):
+    daily = {"Model invocation max tokens per day for Claude Sonnet 4.6 V1 (doubled for cross-region calls)": 5.0}
+    assert quota_of(catalogue["strong"], daily).tokens_per_day == 10
+    assert quota_of(replace(catalogue["strong"], scope="on-demand"), daily).tokens_per_day == 5
+    assert quota_of(Catalogue.load(scope="global")["strong"], daily) == Quota()
 
 
 @pytest.fixture

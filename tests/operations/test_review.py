@@ -148,8 +148,50 @@ def test_a_damaged_file_is_left_alone_and_named(path, content):
 def test_another_programs_database_is_not_written_into(path):
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE rows (x)")
+        before = path.read_bytes()
+    other.close()
     with pytest.raises(StoreError, match="it holds rows"):
         ReviewStore(path, TICKETS)
+    assert path.read_bytes() == before  # not even its journal mode
+
+
+def damage(path):
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE reviews SET review = '{'")
+    file.close()
+
+
+def test_a_damaged_review_is_named_with_what_to_do(store, path):
+    store.save("T-0", BILLING, reviewer="Ada")
+    damage(path)
+    with pytest.raises(StoreError, match=r"the row of T-0, by:Ada, is damaged \(JSONDecodeError") as refused:
+        ReviewStore(path, TICKETS)
+    assert "delete that row" in refused.value.advice
+
+
+def test_after_a_damaged_review_others_can_still_write(store, path):
+    store.save("T-0", BILLING, reviewer="Ada")
+    damage(path)
+    with pytest.raises(ReviewsUnsaved, match="by:Ada, is damaged") as refused:
+        store.save("T-0", AUTH, reviewer="Ada")
+    assert "delete that row" in refused.value.advice
+    assert [r.verdict for r in store.unsaved] == [AUTH]
+    with ReviewStore(path, TICKETS, set_aside=True, busy_timeout_s=0) as other:
+        other.save("T-1", BILLING, reviewer="Ben")
+
+
+def test_an_interrupted_save_keeps_the_review_and_lets_others_write(store, path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr("workshop_lib.operations.review.asdict", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.save("T-0", BILLING, reviewer="Ada")
+    with ReviewStore(path, TICKETS, busy_timeout_s=0) as other:
+        other.save("T-1", BILLING, reviewer="Ben")
+    store.flush()
+    assert [r.ticket_id for r in store.reviews()] == ["T-0", "T-1"]
 
 
 def test_a_ticket_whose_text_has_changed_is_refused_or_reviewed_again(store, path):
@@ -221,6 +263,14 @@ def test_of_risky_tickets_more_are_chosen_and_each_weighs_less():
     assert sum(c.weight for c in chosen) == 200
 
 
+@pytest.mark.parametrize("random_share", [0.01, 0.5, 0.99])
+def test_every_ticket_has_a_chance_whatever_share_is_asked_for(random_share):
+    outcomes = [outcome(f"T-{i}", "billing P3", sure=0.5 if i < 20 else 0.9) for i in range(100)]
+    chosen = choose_for_review(outcomes, 4, random_share=random_share)
+    assert [c.stratum for c in chosen] == ["risky"] * 2 + ["rest"] * 2
+    assert sum(c.weight for c in chosen) == pytest.approx(100)
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
@@ -274,3 +324,17 @@ def test_a_drawn_ticket_that_nobody_reviewed_is_stood_for_by_its_stratum():
     done = [c for c in chosen if c.stratum == "risky"][:2] + [c for c in chosen if c.stratum == "rest"]
     labels = {c.item_id: label("auth P3" if c.stratum == "risky" else "billing P3") for c in done}
     assert overrides(outcomes, labels, chosen).rate["category"].value == pytest.approx(4 / 20)
+
+
+def test_no_rate_of_all_tickets_is_told_where_a_stratum_was_not_reviewed_or_not_drawn():
+    outcomes = [outcome(f"T-{i}", "billing P3", sure=0.5 if i < 4 else 0.9) for i in range(20)]
+    chosen = choose_for_review(outcomes, 8)
+    risky = [c for c in chosen if c.stratum == "risky"]
+    labels = {c.item_id: label() for c in risky}
+    with pytest.raises(
+        ValueError, match=r"none of the 4 chosen tickets of the stratum 'rest' is reviewed.*review some, e\.g\. T-"
+    ):
+        overrides(outcomes, labels, chosen)
+    with pytest.raises(ValueError, match="stand for 4 of 20: give all that choose_for_review drew"):
+        overrides(outcomes, labels, risky)
+    assert overrides(outcomes, labels).n == 4

@@ -308,6 +308,27 @@ def test_ten_equal_answers_prove_nothing():
     assert report.more_labels == 0
 
 
+def test_equal_answers_of_few_families_need_as_many_more_families():
+    pairs = make(both=60)
+    families = {p.ticket_id: f"F-{i // 6}" for i, p in enumerate(pairs)}
+    alone, in_sixes = (judge(pairs, {}, margin=0.02, families=known) for known in (None, families))
+    assert in_sixes.verdict == "need more"
+    assert 60 + in_sixes.more == pytest.approx(6 * (60 + alone.more), rel=0.01)
+    enough = make(both=60 + in_sixes.more)
+    assert (
+        judge(enough, {}, margin=0.02, families={p.ticket_id: f"F-{i // 6}" for i, p in enumerate(enough)}).verdict
+        == "promote"
+    )
+    assert judge(pairs, {}, margin=1e-7).more_labels == 0  # beyond every number: no error
+
+
+def test_one_family_promotes_nobody():
+    pairs = make(both=30, only_candidate=5)
+    report = judge(pairs, key_of(pairs), margin=0.02, families=dict.fromkeys(key_of(pairs), "F"))
+    assert report.verdict == "need more"
+    assert "one family, which says nothing about others" in report.sentence
+
+
 def test_a_candidate_without_an_answer_is_wrong_there():
     pairs = [Pair(f"T-{i}", row(f"T-{i}", "billing", 0.003), row(f"T-{i}", None, 0.0)) for i in range(60)]
     report = judge(pairs, key_of(pairs), margin=0.02, right=joint_agreement)

@@ -7,14 +7,16 @@ panel.answer(category="billing", priority="P2", needs_human=True)     # the same
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from workshop_lib.bedrock.errors import WorkshopError
 from workshop_lib.display.theme import BLUE, GREEN, GREY, RED
-from workshop_lib.operations.review import Review, ReviewStore, Saved, Verdict, shown
+from workshop_lib.operations.review import Review, ReviewStore, ReviewsUnsaved, Saved, Verdict, shown
 from workshop_lib.triage.rubric import Rubric, load_rubric
 from workshop_lib.triage.schema import Category, Priority, Ticket
 
@@ -36,7 +38,9 @@ class ReviewPanel:
         """In order of precedence, which is that of their digits, from 1."""
         self.ticket: Ticket | None = store.next_unreviewed(reviewer)
         """The one that is shown; None: all are done."""
+        self._shown: Review | None = None
         self._form: _Form | None = None
+        self._look()
 
     @property
     def mine(self) -> Review | None:
@@ -97,7 +101,9 @@ class ReviewPanel:
             KeyError: there is none of this id.
         """
         self.ticket = self.store.tickets[where] if isinstance(where, str) else where
-        if self._form is not None:
+        if self._form is None:
+            self._look()
+        else:
             self._form.show()
 
     def skip(self) -> None:
@@ -137,11 +143,25 @@ class ReviewPanel:
             self._form = _Form(self)
         return self._form.box
 
+    def _look(self) -> Review | None:
+        """`mine`, from now on that which this window has shown: what another window saves later is told when it is replaced."""
+        self._shown = self.mine
+        return self._shown
+
     def _save(self, verdict: Verdict) -> Saved:
         assert self.ticket is not None
-        before = self.mine
-        seen = 0 if before is None else before.revision
-        return self.store.save(self.ticket.id, verdict, reviewer=self.reviewer, seen=seen)
+        now, known, seen = self.mine, self._shown, 0
+        if now is not None and known is not None and known.reviewer == now.reviewer:
+            # One that could not be written at first has had no revision until then.
+            seen = now.revision if replace(known, revision=now.revision) == now else known.revision
+        try:
+            saved = self.store.save(self.ticket.id, verdict, reviewer=self.reviewer, seen=seen)
+        except ReviewsUnsaved:
+            with contextlib.suppress(WorkshopError):
+                self._look()  # kept in memory: this window's own
+            raise
+        self._shown = saved.review
+        return saved
 
     def __repr__(self) -> str:
         done, total = self.progress
@@ -209,7 +229,7 @@ class _Form:
     def show(self) -> None:
         """Draw the panel's ticket, with what this reviewer has said about it."""
         panel = self._panel
-        mine, (done, total) = panel.mine, panel.progress
+        mine, (done, total) = panel._look(), panel.progress
         self._card.value, self._bar.value = panel.markup(), done
         self._count.value = f"{done} of {total} reviewed"
         self._chosen = (
@@ -230,30 +250,40 @@ class _Form:
         self._colour()
         self._autosave()
 
-    def _autosave(self) -> None:
+    def _autosave(self) -> str:
+        """Save what is picked, if that is something new; what there is to tell."""
         if self._quiet or self._panel.ticket is None:
-            return
+            return ""
         missing = [name for name in self._buttons if name not in self._chosen]
         if missing:
             self._say(f"not yet saved: {', '.join(missing)} missing", GREY)
-            return
-        saved = self._panel._save(Verdict(**self._chosen, notes=self._notes.value.strip()))
+            return ""
+        verdict, mine = Verdict(**self._chosen, notes=self._notes.value.strip()), self._panel.mine
+        # Of revision 0 is what could not be written yet: that is tried again.
+        if mine is not None and mine.revision and mine.verdict == verdict:
+            self._say(f"saved: {shown(verdict)}", GREEN)
+            return ""
+        saved = self._panel._save(verdict)
         done, total = self._panel.progress
         self._bar.value, self._count.value = done, f"{done} of {total} reviewed"
         self._say(saved.note or f"saved: {shown(saved.review.verdict)}", RED if saved.note else GREEN)
+        return saved.note
 
     def _next(self) -> None:
         missing = [name for name in self._buttons if name not in self._chosen]
         if missing and self._panel.ticket is not None:
             raise ValueError(f"choose {', '.join(missing)} first, or skip this ticket")
-        self._autosave()
+        note = self._autosave()
         self._panel.skip()
+        if note:
+            self._say(note, RED)
 
     def _in_short(self) -> None:
         line, self._short.value = self._short.value, ""
         if line.strip():
             said = self._panel.answer(line)
-            self._say(said.note or f"saved {said.review.ticket_id}: {shown(said.review.verdict)}", GREEN)
+            saved = f"saved {said.review.ticket_id}: {shown(said.review.verdict)}"
+            self._say(said.note or saved, RED if said.note else GREEN)
 
     def _rename(self) -> None:
         self._panel.reviewer = self._name.value.strip()
@@ -278,7 +308,7 @@ class _Form:
     def _say(self, words: str, colour: str) -> None:
         self._status.value = f"<span role='status' style='color:{colour}'>{html.escape(words)}</span>"
 
-    def _guarded(self, action: Callable[..., None]) -> Callable[..., None]:
+    def _guarded(self, action: Callable[..., Any]) -> Callable[..., None]:
         def run(*_: Any) -> None:
             try:
                 action()

@@ -159,7 +159,7 @@ def clustered_share(
         bound = wilson(round(value * count), count, confidence=confidence)
         return Share(value, bound.low, bound.high, len(right), count)
     sums, sizes = np.bincount(clusters, right), np.bincount(clusters)
-    low, high = _mean_interval(sums, sizes, confidence, seed, resamples)
+    low, high = _mean_interval(sums, sizes, confidence, seed, resamples, alone=(0.0, 1.0))
     return Share(value, low, high, len(right), count)
 
 
@@ -180,7 +180,8 @@ def weighted_mean(
 
     Args:
         values: one a ticket. If all are the same, the interval is the value itself, or Wilson's where it is 0 or 1.
-        families: scenario of each ticket; None: all independent.
+        families: scenario of each ticket; None: all independent. One alone says nothing about others: the interval is then 0 to 1 where
+            each value is 0 or 1, and else -inf to inf.
         weights: above 0; None: all the same.
         confidence, seed, resamples: of the bootstrap.
 
@@ -194,7 +195,8 @@ def weighted_mean(
         raise ValueError(f"{len(x)} values and {len(w)} weights: give each value one weight above 0")
     clusters, count = _clusters(range(len(x)) if families is None else families, len(x))
     value = float((x * w).sum() / w.sum())
-    if x.min() == x.max():
+    alone = (0.0, 1.0) if np.isin(x, (0, 1)).all() else (-math.inf, math.inf)  # of other values nobody knows the range
+    if x.min() == x.max() and (count > 1 or value in (0, 1)):
         low = high = value
         if value in (0, 1):  # as many equal tickets as the weights are worth (L. Kish, 1965)
             worth = max(1, min(count, round(w.sum() ** 2 / (w**2).sum())))
@@ -202,7 +204,7 @@ def weighted_mean(
             low, high = bound.low, bound.high
         return Share(value, low, high, len(x), count)
     sums, sizes = np.bincount(clusters, x * w), np.bincount(clusters, w)
-    low, high = _mean_interval(sums, sizes, confidence, seed, resamples)
+    low, high = _mean_interval(sums, sizes, confidence, seed, resamples, alone=alone)
     return Share(value, low, high, len(x), count)
 
 
@@ -235,7 +237,7 @@ def paired_difference(
         bound = wilson(0, count, confidence=confidence).high
         return Difference(0.0, -bound, bound, len(left), 0, 0, count)
     sums, sizes = np.bincount(clusters, left - right), np.bincount(clusters)
-    low, high = _mean_interval(sums, sizes, confidence, seed, resamples)
+    low, high = _mean_interval(sums, sizes, confidence, seed, resamples, alone=(-1.0, 1.0))
     return Difference(float((left - right).mean()), low, high, len(left), only_a, only_b, count)
 
 
@@ -307,6 +309,8 @@ def kappa(
     value = float(_kappa_of(cells.sum(axis=0)[None, :], len(names))[0])
     if value == 1:
         return Share(1.0, max(0.0, wilson(count, count, confidence=confidence).low), 1.0, len(a), count)
+    if count == 1:
+        return Share(value, -1.0, 1.0, len(a), count)
     low, high = _ends(_kappa_of(_weighted(cells, count, seed, RESAMPLES), len(names)), count, confidence)
     return Share(value, low, high, len(a), count)
 
@@ -331,10 +335,18 @@ def _clusters(families: Sequence[Hashable], n: int) -> tuple[npt.NDArray[np.intp
 
 
 def _mean_interval(
-    sums: npt.NDArray[Any], sizes: npt.NDArray[Any], confidence: float, seed: int, resamples: int
+    sums: npt.NDArray[Any],
+    sizes: npt.NDArray[Any],
+    confidence: float,
+    seed: int,
+    resamples: int,
+    *,
+    alone: tuple[float, float],
 ) -> tuple[float, float]:
-    """Of a mean over all tickets, from each family's sum and size."""
+    """Of a mean over all tickets, from each family's sum and size; `alone`: of a single family, which says nothing about others."""
     count = len(sums)
+    if count == 1:
+        return alone
     if count > MANY:  # the limit of the bootstrap, without its minutes
         mean = sums.sum() / sizes.sum()
         spread = math.sqrt(((sums - mean * sizes) ** 2).sum() * count / (count - 1)) / sizes.sum()
@@ -371,11 +383,9 @@ def _drawn(count: int, seed: int, resamples: int) -> Floats:
 
 
 def _ends(means: Floats, count: int, confidence: float) -> tuple[float, float]:
-    """Both ends of an expanded percentile interval; a single family says nothing about others."""
+    """Both ends of an expanded percentile interval, of two families or more."""
     from scipy.special import ndtr, stdtrit
 
-    if count == 1:
-        return (0.0, 1.0) if means.min() >= 0 else (-1.0, 1.0)
     tail = float(ndtr(math.sqrt(count / (count - 1)) * stdtrit(count - 1, 0.5 - confidence / 2)))
     low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)

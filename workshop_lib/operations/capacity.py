@@ -10,6 +10,7 @@ input + cache writes + output x burndown (aws/agent-toolkit-for-aws, amazon-bedr
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -64,6 +65,9 @@ class Traffic:
     ) -> Traffic:
         """From outcomes, or from the rows of a bulk run. Tickets that were not asked about count nowhere.
 
+        A row knows its HTTP requests, retries among them, and not its calls: it counts as one call with all its tokens, and only
+        where the tier was asked several times as that many requests.
+
         Args:
             measured: outcomes or rows.
             labels: for the tickets' families.
@@ -75,7 +79,8 @@ class Traffic:
         found: dict[str, tuple[Call, ...]] = {}
         for one in measured:
             if isinstance(one, Row):
-                calls: tuple[Call, ...] = (Call(one.tier, one.model, one.usage, max(1, one.attempts), one.latency_ms),)
+                asked = 1 if one.agreement is None else max(1, one.attempts)
+                calls: tuple[Call, ...] = (Call(one.tier, one.model, one.usage, asked, one.latency_ms),)
                 found[one.ticket_id] = found.get(one.ticket_id, ()) + (calls if one.usage != Usage() else ())
             else:
                 parts = one.attempts if one.unneeded is None else (*one.attempts, one.unneeded)
@@ -135,9 +140,9 @@ class Need:
     """requests_per_minute, tokens_per_minute or tokens_per_day."""
     needed: float
     allowed: float | None
-    """None: not known."""
+    """The model's, for all tiers that ask it together; None: not known."""
     tickets_per_hour: float | None
-    """At which this quota is used up; None: the quota is not known."""
+    """At which this quota is used up by all of them; None: the quota is not known."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,7 @@ class Plan:
     """Quotas nobody has told, e.g. "strong: tokens_per_minute"."""
     usd_per_1000: Share
     month_usd: tuple[float, float, float]
-    """The bill, and both ends of its 95% interval (bootstrap over families of tickets)."""
+    """The bill, and both ends of its 95% interval (bootstrap over families of tickets); -inf and inf: of one family, not known."""
     break_even_escalation: float
     """Share going up at which the cascade costs as much as strong-only: 1 - cheap / strong."""
     break_even: tuple[BreakEven, ...]
@@ -209,11 +214,16 @@ class Plan:
         return None if self.binding is None else (self.binding.tickets_per_hour or 0) >= self.tickets_per_hour
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON knows it."""
-        return {**asdict(self), "fits": self.fits}
+        """Everything, as JSON knows it: an end of an interval that is not known is None."""
+        found = asdict(self)
+        if math.isinf(self.usd_per_1000.high):
+            found["usd_per_1000"] |= {"low": None, "high": None}
+            found["month_usd"] = (self.month_usd[0], None, None)
+        return {**found, "fits": self.fits}
 
     def __str__(self) -> str:
         bill, low, high = self.month_usd
+        ends = f"[{low:,.0f}, {high:,.0f}]" if math.isfinite(high) else "[not known: all tickets are of one family]"
         lines = [
             f"{self.tickets_per_hour:,.0f} tickets an hour, from {self.n} tickets ({self.source}), prices of {self.prices}:",
             *(
@@ -221,7 +231,7 @@ class Plan:
                 f"{t.needs[1].needed:,.0f} quota tokens a minute ({t.tokens_reserved:,.0f} reserved, {t.tokens_settled:,.0f} settled a call)"
                 for t in self.tiers
             ),
-            f"USD {bill:,.0f} a month [{low:,.0f}, {high:,.0f}] of {HOURS_A_MONTH:.0f} such hours.",
+            f"USD {bill:,.0f} a month {ends} of {HOURS_A_MONTH:.0f} such hours.",
         ]
         if self.binding is not None:
             b = self.binding
@@ -251,7 +261,8 @@ def plan(
         traffic: measured tickets; their mix is taken for the planned one's.
         catalogue: prices, burndown; another one, or `traffic.with_models`, answers "what if".
         tickets_per_hour: the load.
-        quotas: by catalogue key, role or tier; what is missing is not known (see `read_quotas`).
+        quotas: of models, by catalogue key, role or tier; tiers on one model share what it has. What is missing is not known (see
+            `read_quotas`).
         max_tokens: of each call, or by tier: the quota is reserved by it.
         right: share of right answers of "cascade", "cheap-only" and "strong-only", for the price of a wrong one.
         wrong_usd: what a wrong answer costs you.
@@ -263,10 +274,10 @@ def plan(
     """
     if not 0 < tickets_per_hour < math.inf:
         raise ValueError(f"a load is a number of tickets an hour above 0, not {tickets_per_hour}")
-    known = _by_tier(traffic, catalogue, quotas or {})
-    tiers = tuple(
+    known = _by_model(traffic, catalogue, quotas or {})
+    tiers = _sharing(
         _tier_plan(
-            traffic, tier, catalogue, tickets_per_hour, known.get(tier, Quota()),
+            traffic, tier, catalogue, tickets_per_hour, known,
             max_tokens if isinstance(max_tokens, int) else max_tokens.get(tier, TRIAGE.max_tokens), seed,
         )
         for tier in traffic.tiers
@@ -316,11 +327,18 @@ def tokens_per_minute(calls_per_minute: float, *, reserved: float, settled: floa
 
 
 def _tier_plan(  # noqa: PLR0917  # one caller
-    traffic: Traffic, tier: str, catalogue: Catalogue, per_hour: float, quota: Quota, max_tokens: int, seed: int
+    traffic: Traffic,
+    tier: str,
+    catalogue: Catalogue,
+    per_hour: float,
+    known: Mapping[str, Quota],
+    max_tokens: int,
+    seed: int,
 ) -> TierPlan:
     mine = {i: [c for c in calls if c.tier == tier] for i, calls in traffic.tickets.items()}
     asked = [call for calls in mine.values() for call in calls]
     spec = catalogue[asked[0].model]
+    quota = known.get(spec.key, Quota())
     reach = share([bool(calls) for calls in mine.values()], list(traffic.families.values()), seed=seed)
     times = np.array([c.latency_ms / 1e3 for c in asked])
     calls = sum(c.calls for c in asked)
@@ -354,17 +372,38 @@ def _tier_plan(  # noqa: PLR0917  # one caller
     )
 
 
-def _by_tier(traffic: Traffic, catalogue: Catalogue, quotas: Mapping[str, Quota]) -> dict[str, Quota]:
+def _sharing(tiers: Iterable[TierPlan]) -> tuple[TierPlan, ...]:
+    """The same tiers, where those that ask one model use up its quota together."""
+    tiers = tuple(tiers)
+    total = defaultdict[tuple[str, str], float](float)
+    for tier in tiers:
+        for need in tier.needs:
+            total[tier.model, need.kind] += need.needed
+
+    def shared(model: str, need: Need) -> Need:
+        if need.tickets_per_hour is None:
+            return need
+        return replace(need, tickets_per_hour=need.tickets_per_hour * (need.needed / total[model, need.kind]))
+
+    return tuple(replace(tier, needs=tuple(shared(tier.model, need) for need in tier.needs)) for tier in tiers)
+
+
+def _by_model(traffic: Traffic, catalogue: Catalogue, quotas: Mapping[str, Quota]) -> dict[str, Quota]:
     models = {tier: next(traffic.of_tier(tier)).model for tier in traffic.tiers}
-    found: dict[str, Quota] = {}
+    asked, found = {catalogue[model].key for model in models.values()}, dict[str, Quota]()
     for name, quota in quotas.items():
-        tiers = [name] if name in models else [t for t, key in models.items() if catalogue[name].key == key]
-        if not tiers:
+        key = catalogue[models.get(name, name)].key
+        if key not in asked:
             raise ConfigurationError(
                 f"There is a quota of {name}, which no tier asks.",
                 advice=f"Give quotas of: {', '.join(f'{t} ({m})' for t, m in models.items())}.",
             )
-        found.update(dict.fromkeys(tiers, quota))
+        if found.get(key, quota) != quota:
+            raise ConfigurationError(
+                f"There are two quotas of {key}, by two names; one is {name}.",
+                advice="Give it once: its tiers share it.",
+            )
+        found[key] = quota
     return found
 
 

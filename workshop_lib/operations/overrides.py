@@ -8,6 +8,7 @@ overrides(outcomes, reviews.labels(), chosen)             # of all tickets, not 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,8 @@ def choose_for_review(
     Args:
         outcomes: one a ticket.
         n: how many tickets people have time for.
-        random_share: of `n`, for the tickets that nothing speaks against. What one side cannot fill goes to the other.
+        random_share: of `n`, for the tickets that nothing speaks against. What one side cannot fill goes to the other; each side that
+            has two tickets gets two at least.
         risk: why a ticket is risky, "" if it is not.
         seed: of the draw.
 
@@ -119,7 +121,7 @@ def choose_for_review(
     why = {o.item_id: risk(o) for o in outcomes}
     risky, rest = [i for i in ids if why[i]], [i for i in ids if not why[i]]
     n = min(n, len(ids))
-    from_rest = min(len(rest), max(2, round(n * random_share), n - len(risky)))
+    from_rest = min(len(rest), max(2, n - len(risky), min(round(n * random_share), n - 2)))
     from_risky = min(len(risky), n - from_rest)
     rng = np.random.default_rng(seed)
     drawn: dict[str, Chosen] = {}
@@ -148,13 +150,21 @@ def overrides(
         seed: of the intervals (bootstrap over families, see `weighted_mean`).
 
     Raises:
-        ValueError: no outcome has a label.
+        ValueError: no outcome has a label; or nobody has reviewed a ticket of a drawn stratum, or `chosen` does not stand for all
+            outcomes: nothing can then be said of all tickets.
     """
     drawn = None if chosen is None else {c.item_id: c for c in chosen}
     reviewed = [o for o in outcomes if o.item_id in labels and (drawn is None or o.item_id in drawn)]
     if not reviewed:
         raise ValueError(f"none of the {len(outcomes)} outcomes has a label among the {len(labels)} given")
-    weights = None if drawn is None else _weights([drawn[o.item_id] for o in reviewed], list(drawn.values()))
+    weights = None
+    if drawn is not None:
+        stands_for = sum(c.weight for c in drawn.values())
+        if stands_for < len(outcomes) - 0.5:
+            raise ValueError(
+                f"the chosen tickets stand for {stands_for:.0f} of {len(outcomes)}: give all that choose_for_review drew from these outcomes"
+            )
+        weights = _weights([drawn[o.item_id] for o in reviewed], list(drawn.values()))
     changed, differs = [], {name: [False] * len(reviewed) for name in fields}
     for place, outcome in enumerate(reviewed):
         label = labels[outcome.item_id]
@@ -197,8 +207,11 @@ def reviewers_agree(
 
 def _weights(reviewed: Sequence[Chosen], drawn: Sequence[Chosen]) -> list[float]:
     """Each stratum's tickets over its reviewed ones: of those drawn, some may not have been reviewed."""
-    share = {
-        stratum: sum(c.stratum == stratum for c in drawn) / max(1, sum(c.stratum == stratum for c in reviewed))
-        for stratum in {c.stratum for c in drawn}
-    }
-    return [c.weight * share[c.stratum] for c in reviewed]
+    all_of, done = (Counter(c.stratum for c in side) for side in (drawn, reviewed))
+    for stratum in all_of.keys() - done.keys():
+        ids = [c.item_id for c in drawn if c.stratum == stratum]
+        raise ValueError(
+            f"none of the {len(ids)} chosen tickets of the stratum {stratum!r} is reviewed, so that nothing is known of those they stand "
+            f"for: review some, e.g. {', '.join(ids[:3])}, or leave out `chosen` for the rate of the reviewed tickets alone"
+        )
+    return [c.weight * all_of[c.stratum] / done[c.stratum] for c in reviewed]

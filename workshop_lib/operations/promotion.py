@@ -18,7 +18,7 @@ from typing import Any, Literal
 from workshop_lib.bulk.rows import Row
 from workshop_lib.cascade.attempt import ballot
 from workshop_lib.evaluation.metrics import joint_agreement
-from workshop_lib.evaluation.statistics import Difference, Share, paired_difference, share, wilson
+from workshop_lib.evaluation.statistics import Difference, Share, paired_difference, share, weighted_mean
 from workshop_lib.operations.shadow import Pair, place
 from workshop_lib.triage.task import TRIAGE, Task
 
@@ -147,12 +147,15 @@ def judge(
             _pairs_for_cost(dearer, len(pairs), confidence, power),
             len(used) + len(zeros) + 1,
         )
+    never = (
+        "All pairs are of one family, which says nothing about others: take pairs of more."
+        if apart.families == 1
+        else "No number of pairs will tell soon: the truth lies at the limit. State another one."
+    )
     n = len(pairs)
     return Promotion(
         verdict=verdict,
-        why=why
-        if needed < MOST
-        else f"{why} No number of pairs will tell soon: the truth lies at the limit. State another one.",
+        why=why if needed < MOST else f"{why} {never}",
         n=n,
         disagreement=apart,
         labelled=len(used),
@@ -193,9 +196,7 @@ def _dearer(
     new, old = [1_000 * c for c, _ in costs], [1_000 * ratio * c for _, c in costs]
     if all(math.isclose(a, b, abs_tol=1e-12) for a, b in zip(new, old, strict=True)):
         return 0.0, 0.0, 0.0
-    found = paired_difference(
-        new, old, owners, confidence=confidence
-    )  # of USD instead of shares: the bootstrap is the same
+    found = weighted_mean([a - b for a, b in zip(new, old, strict=True)], owners, confidence=confidence)
     return found.value, found.low, found.high
 
 
@@ -208,8 +209,10 @@ def _pairs_for_quality(
         return math.ceil(apart.value * ((z + z_miss) / margin) ** 2)
     if difference.low > -margin or difference.high < -margin:
         return 0
-    if difference.only_a == difference.only_b == 0:  # nothing differs: Wilson's bound, z² / (n + z²), must fall below
-        return next(n for n in range(difference.n, MOST) if wilson(0, n, confidence=confidence).high < margin)
+    # Nothing differs: Wilson's bound of as many families, z² / (families + z²), must fall below.
+    if difference.only_a == difference.only_b == 0:
+        families = math.floor(z * z * (1 / margin - 1)) + 1
+        return min(MOST, math.ceil(families * difference.n / difference.families))
     return _until(difference.n, (difference.high - difference.low) / 2, difference.value + margin, z, z_miss)
 
 

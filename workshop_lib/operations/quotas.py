@@ -1,8 +1,8 @@
 """How much of a model an account may use: read from Service Quotas where there is an account, and never guessed.
 
 Names as Service Quotas lists them for Bedrock, e.g. "On-demand model inference tokens per minute for ...", "Cross-region model inference
-requests per minute for ...", "Model invocation max tokens per day for ..." (Amazon Bedrock User Guide, "Quotas for Amazon Bedrock"). They are
-limits, not use: that is in CloudWatch.
+requests per minute for ...", "Model invocation max tokens per day for ... (doubled for cross-region calls)", "Global cross-region model
+inference tokens per day for ..." (Amazon Bedrock User Guide, "Quotas for Amazon Bedrock"). They are limits, not use: that is in CloudWatch.
 """
 
 from __future__ import annotations
@@ -62,11 +62,16 @@ def read_quotas(client: Any, specs: Iterable[ModelSpec]) -> dict[str, Quota]:
 
 
 def quota_of(spec: ModelSpec, listed: Mapping[str, float]) -> Quota:
-    """One model's quota from a list of names and values; of several names that fit, the lowest value counts."""
+    """One model's quota from a list of names and values; of several names that fit, the lowest value counts.
+
+    A daily quota that is doubled for cross-region calls is told as it holds in the model's scope.
+    """
     found: dict[str, float] = {}
-    for name, value in listed.items():
+    for name, listed_value in listed.items():
         kind = next((k for k in KINDS if k.replace("_", " ") in name.lower()), None)
         if kind is not None and _is_of(spec, name):
+            doubled = spec.scope != "on-demand" and "(doubled for cross-region calls)" in name.lower()
+            value = 2 * listed_value if doubled else listed_value
             found[kind] = min(value, found.get(kind, value))
     return Quota(**found)
 
@@ -77,12 +82,19 @@ def _listed(client: Any, operation: str) -> dict[str, float]:
 
 
 def _is_of(spec: ModelSpec, name: str) -> bool:
-    """Whether a quota's name is of this model in this scope. Another version of it is another model: 4 is not 4.6."""
+    """Whether a quota's name is of this model in this scope. Another version of it is another model: 4 is not 4.6.
+
+    Calls with a context of 1M tokens, and latency-optimized ones, have quotas of their own, which these are not.
+    """
     scope, _, model = name.lower().partition(" for ")
+    if "context length" in model or "latency-optimized" in scope:
+        return False
     across, worldwide = "cross-region" in scope, "global" in scope
     if spec.scope == "on-demand":
         fits = not across
-    else:
-        fits = "per day" in scope or (across and worldwide == (spec.scope == "global"))
+    elif spec.scope == "global":
+        fits = across and worldwide
+    else:  # of a day there is one quota, on demand and within a geography
+        fits = not worldwide and (across or "per day" in scope)
     words, label = re.findall(r"[\w.]+", model), spec.label.lower().split()
     return fits and any(words[i : i + len(label)] == label for i in range(len(words)))

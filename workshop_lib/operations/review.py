@@ -38,6 +38,10 @@ CREATE TABLE IF NOT EXISTS reviews (
 """  # seat: a reviewer's name behind "by:", or the one place of who settles a disagreement
 
 
+_UNREADABLE = (sqlite3.Error, ValueError, TypeError, KeyError)
+"""What reading reviews raises: of the file, or of a row in it that is damaged."""
+
+
 class ReviewsUnsaved(StoreError):
     """Reviews could not be written. They are in `ReviewStore.unsaved`, and the next `save` or `flush` tries again."""
 
@@ -140,7 +144,7 @@ class ReviewStore:
         Raises:
             StoreMismatch: a ticket's text, or the rubric, is not the one that its reviews were made by.
             ConfigurationError: two tickets have one id.
-            StoreError: the file cannot be opened, is damaged, or is something else.
+            StoreError: the file cannot be opened, it or a review in it is damaged, or it is something else.
         """
         self.path = Path(path)
         self.tickets: dict[str, Ticket] = {}
@@ -163,14 +167,14 @@ class ReviewStore:
         except sqlite3.Error as error:
             raise self._broken(error) from error
         try:
-            self._file.execute("PRAGMA journal_mode=WAL")
-            self._file.execute("PRAGMA synchronous=FULL")  # people's minutes: a power cut costs none
             tables = {name for (name,) in self._file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if tables and "reviews" not in tables:
                 raise sqlite3.DatabaseError(f"it holds {', '.join(sorted(tables))}")
+            self._file.execute("PRAGMA journal_mode=WAL")  # stays with the file: not before it is known to be ours
+            self._file.execute("PRAGMA synchronous=FULL")  # people's minutes: a power cut costs none
             self._file.executescript(_TABLE)
             strange = [] if set_aside else self._strange()
-        except sqlite3.Error as error:
+        except _UNREADABLE as error:
             self.close()
             raise self._broken(error) from error
         if strange:
@@ -234,18 +238,23 @@ class ReviewStore:
                         "SELECT review FROM reviews WHERE ticket_id = ? AND seat = ? ORDER BY revision DESC LIMIT 1"
                     )
                     found = self._file.execute(newest, place).fetchone()
-                    before = None if found is None else Review.from_json(found[0])
+                    before = None if found is None else _parsed(*place, found[0])
                     made = replace(review, revision=1 if before is None else before.revision + 1)
                     row = (*place, made.revision, json.dumps(asdict(made)))
                     self._file.execute("INSERT INTO reviews VALUES (?, ?, ?, ?)", row)
                     written.append((made, before))
                 self._file.execute("COMMIT")
-            except sqlite3.Error as error:
+            except BaseException as error:
                 with contextlib.suppress(sqlite3.Error):
-                    self._file.execute("ROLLBACK")
+                    self._file.execute("ROLLBACK")  # whatever happened: else nobody could write any more
+                if not isinstance(error, _UNREADABLE):
+                    raise
                 raise ReviewsUnsaved(
                     f"{self.path.name} cannot be written: {error}. {len(self.unsaved)} reviews are kept in memory: "
                     f"{_some([r.ticket_id for r in self.unsaved])}.",
+                    advice=""
+                    if isinstance(error, sqlite3.Error)
+                    else f"Keep this session open. {self._broken(error).advice}",
                 ) from error
             self.unsaved = []
         return written
@@ -267,9 +276,8 @@ class ReviewStore:
         """
         with self._lock:
             try:
-                rows = self._file.execute("SELECT review FROM reviews ORDER BY revision").fetchall()
-                found = [Review.from_json(row[0]) for row in rows]
-            except (sqlite3.Error, ValueError, TypeError, KeyError) as error:
+                found = self._all()
+            except _UNREADABLE as error:
                 raise self._broken(error) from error
             newest = {(r.ticket_id, _seat(r)): r for r in [*found, *self.unsaved] if self._counts(r)}
         place = {ticket_id: i for i, ticket_id in enumerate(self.tickets)}
@@ -344,14 +352,21 @@ class ReviewStore:
         return self._digests.get(review.ticket_id) == review.digest and review.rubric == self.rubric
 
     def _strange(self) -> list[str]:
-        rows = self._file.execute("SELECT DISTINCT review FROM reviews").fetchall()
-        found = [Review.from_json(row[0]) for row in rows]
-        return sorted({r.ticket_id for r in found if r.ticket_id in self.tickets and not self._counts(r)})
+        return sorted({r.ticket_id for r in self._all() if r.ticket_id in self.tickets and not self._counts(r)})
+
+    def _all(self) -> list[Review]:
+        rows = self._file.execute("SELECT ticket_id, seat, review FROM reviews ORDER BY revision").fetchall()
+        return [_parsed(*row) for row in rows]
 
     def _broken(self, error: Exception) -> StoreError:
         said = f"{type(error).__name__}: {error}"
         if "locked" in said:
             return StoreError(f"{self.path} is held by another program.", advice="Close it there, then try again.")
+        if not isinstance(error, sqlite3.Error):
+            return StoreError(
+                f"{self.path} cannot be read as a review store: {error}.",
+                advice="Keep a copy of the file; then delete that row of its table `reviews` with sqlite3, and review the ticket again.",
+            )
         return StoreError(
             f"{self.path} cannot be read as a review store: {said}.",
             advice=f"Give another path. If it was one: keep the file, and try `sqlite3 {self.path.name} .recover` on a copy.",
@@ -377,6 +392,13 @@ def pick(tickets: Sequence[Ticket], ids: Iterable[str], *, seed: int = 0) -> lis
 def shown(verdict: Verdict) -> str:
     """A verdict in one line, e.g. "billing P1 needs_human"."""
     return f"{verdict.category} {verdict.priority}{' needs_human' * verdict.needs_human}"
+
+
+def _parsed(ticket_id: str, seat: str, review: str) -> Review:
+    try:
+        return Review.from_json(review)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"the row of {ticket_id}, {seat}, is damaged ({type(error).__name__}: {error})") from error
 
 
 def _said(verdict: Verdict) -> tuple[str, str, bool]:

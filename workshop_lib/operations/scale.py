@@ -215,8 +215,10 @@ def _rate(  # noqa: PLR0917  # called three times, here
         "calls in flight": processes * means.of("in_flight") / max(wait, 1e-9),
     }
     for need in (need for tier in single.tiers for need in tier.needs if tier.tier in (tiers or traffic.tiers)):
-        if need.tickets_per_hour is not None:
-            rates[f"quota: {need.kind.replace('_', ' ')} of {need.tier}"] = need.tickets_per_hour / 3_600
+        if need.allowed is not None and need.tickets_per_hour is not None:
+            # `single` is of one ticket a second. A tier alone has its model's quota for itself.
+            rate = need.allowed / need.needed if tiers else need.tickets_per_hour / 3_600
+            rates[f"quota: {need.kind.replace('_', ' ')} of {need.tier}"] = rate
     limit = min(rates, key=lambda name: rates[name])
     return rates[limit], limit
 
