@@ -1,9 +1,12 @@
 """The limiter: turns in order, never faster than the quota, with what was reserved too much given back."""
 
+import contextvars
+import threading
+
 import pytest
 
 from workshop_lib import Settings
-from workshop_lib.bedrock.pacing import Limiter, Paced, Quota
+from workshop_lib.bedrock.pacing import LEAVE, Limiter, Paced, Quota, RunEnded
 from workshop_lib.local import Fault
 
 
@@ -48,6 +51,56 @@ def test_what_a_call_did_not_use_is_given_back(time):
     limiter.acquire(100)
     limiter.settle(100, used=20)
     assert limiter.acquire(80) == 0
+
+
+def test_what_is_given_back_is_not_cut_to_what_may_be_saved_up(time):
+    limiter = Limiter(Quota(tokens_per_minute=60_000), clock=time, sleep=time.sleep)
+    limiter.acquire(6_000)
+    limiter.settle(6_000, used=400)
+    time.now += 1_000
+    assert limiter.acquire(5_600) == 0
+    assert limiter.acquire(1_000) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("latency_s", [0.05, 0.35, 1.5])
+def test_one_call_after_the_other_gets_all_of_the_quota(time, latency_s):
+    limiter, used = Limiter(Quota(tokens_per_minute=60_000), clock=time, sleep=time.sleep), 0
+    while time.now < 600:
+        limiter.acquire(2_500)
+        time.now += latency_s
+        limiter.settle(2_500, used=1_600)
+        used += 1_600
+    assert 59_000 < used / time.now * 60 <= 60_100
+
+
+def test_calls_under_way_leave_no_more_to_be_used_at_once_than_they_had_reserved(time):
+    limiter = Limiter(Quota(tokens_per_minute=60_000), clock=time, sleep=time.sleep)
+    limiter.acquire(500)
+    time.now += 1_000
+    limiter.settle(500, used=400)
+    assert limiter.acquire(500 + 100 + 100) == 0
+    assert limiter.acquire(100) == pytest.approx(0.1)
+
+
+def in_a_run(leave, wait):
+    """What `wait` comes to in a thread of a run."""
+
+    def begin():
+        LEAVE.set(leave)
+        return wait()
+
+    return contextvars.copy_context().run(begin)
+
+
+def test_who_waits_leaves_when_the_run_has_ended_and_gives_the_turn_back():
+    limiter, ended = Limiter(Quota(60, 60_000), clock=lambda: 0.0), threading.Event()
+    ended.set()
+    assert in_a_run(ended, lambda: limiter.acquire(10)) == 0
+    for _ in range(3):
+        with pytest.raises(RunEnded):
+            in_a_run(ended, lambda: limiter.acquire(6_000))
+    limiter._sleep = lambda seconds: None
+    assert limiter.acquire(90) == pytest.approx(1)
 
 
 def test_several_waiters_get_turns_one_behind_the_other(time):

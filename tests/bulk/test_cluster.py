@@ -35,6 +35,7 @@ from workshop_lib.bulk import cluster as cluster_module
 from workshop_lib.bulk import partition as partition_module
 from workshop_lib.bulk.cluster import ClusterLost, run_on_cluster
 from workshop_lib.bulk.folder import Folder, Partition
+from workshop_lib.bulk.turns import shared_limits
 from workshop_lib.display import watch_cluster
 from workshop_lib.triage.schema import Ticket
 
@@ -219,11 +220,24 @@ def test_two_workers_never_get_the_same_turn(client, start):
         """Ten turns of one a minute: how long each has to wait."""
         (name,) = (name for name in dask_worker.plugins if name.startswith("bulk-"))
         turn = getattr(dask_worker.scheduler, name)
-        return [await turn(model="cheap", tokens=0, unused=0) for _ in range(10)]
+        return [await turn(model="cheap", tokens=0, reserved=0, used=0) for _ in range(10)]
 
     with start(several(1), limits={"cheap": Quota(requests_per_minute=1)}):
         waits = sorted(wait for each in client.run(turns).values() for wait in each)
     assert [round(wait / 60) for wait in waits] == list(range(20))
+
+
+def test_the_workers_share_the_sessions_share(client, start, endpoint, make_bedrock):
+    async def turns(dask_worker):
+        (name,) = (name for name in dask_worker.plugins if name.startswith("bulk-"))
+        return await getattr(dask_worker.scheduler, name)(model="strong", tokens=60, reserved=0, used=0)
+
+    bedrock = make_bedrock(Settings(endpoint_url=endpoint.url, tokens_per_minute=60))
+    with start(several(1), cascade=Cascade(TIERS, client=bedrock)):
+        assert sorted(round(wait / 60) for wait in client.run(turns).values()) == [1, 2]
+    given = {"strong": Quota(requests_per_minute=5, tokens_per_minute=90), "cheap": Quota(7)}
+    shared = {"strong": Quota(requests_per_minute=5, tokens_per_minute=60), "cheap": Quota(7)}
+    assert shared_limits(Cascade(TIERS, client=bedrock), given) == shared
 
 
 def test_a_budget_is_kept_over_all_partitions_and_a_larger_one_goes_on(start, endpoint):
@@ -313,6 +327,15 @@ def test_a_partition_is_finished_if_all_its_tickets_are_whatever_ended_the_run(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be synced")
+def test_a_new_driver_leaves_alone_what_a_worker_of_the_last_one_still_writes(tmp_path):
+    folder, writing = Folder(tmp_path), tmp_path / "_part-00003.parquet.1.tmp"
+    writing.touch()
+    with folder.claim({"task": "triage"}):
+        assert writing.exists()
+    folder.tidy()
+    assert not writing.exists()
+
+
 def test_a_file_is_on_the_disk_under_its_name_before_what_it_replaces_is_removed(cascade, tmp_path, monkeypatch):
     folder, synced = Folder(tmp_path), []
     folder.work.mkdir()

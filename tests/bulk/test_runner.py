@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from workshop_lib import (
     Cascade,
     ConfigurationError,
+    Settings,
     Task,
     Ticket,
     Tier,
@@ -208,6 +209,49 @@ def test_calls_wait_for_their_turn_under_a_known_quota(bedrock, endpoint):
     list(run_bulk(Cascade([Tier("cheap")], client=bedrock), TICKETS[:5], limits={"cheap": limiter}))
     assert endpoint.journal.calls == 5
     assert sorted(slept) == pytest.approx([0.5, 1.0, 1.5, 2.0])
+
+
+def test_calls_that_wait_for_their_turn_are_not_made_once_the_run_is_left(bedrock, endpoint, tmp_path):
+    cascade, store = Cascade([Tier("cheap")], client=bedrock), tmp_path / "run.db"
+    run = run_bulk(cascade, TICKETS[:4], store=store, limits={"cheap": Quota(requests_per_minute=1)})
+    for _ in run:
+        break
+    assert (run._active, run.stopped, run.tickets, endpoint.journal.calls) == ({}, "closed", 1, 1)
+    assert len(list(run_bulk(cascade, TICKETS[:4], store=store))) == 3
+    assert endpoint.journal.calls == 4
+
+
+def test_a_run_that_is_told_to_stop_makes_no_call_that_waits_for_the_sessions_share(endpoint, make_bedrock):
+    settings = Settings(endpoint_url=endpoint.url, tokens_per_minute=60)
+    cascade, stop = Cascade([Tier("strong")], client=make_bedrock(settings, sleep=None)), threading.Event()
+    run = run_bulk(cascade, TICKETS[:4], stop=stop)
+    threading.Timer(0.1, stop.set).start()
+    assert list(run) == []
+    assert (run._active, run.stopped, endpoint.journal.calls) == ({}, "interrupted", 0)
+
+
+def test_a_repair_is_waited_for_when_the_run_ends_as_its_first_call_was_paid(bedrock, endpoint):
+    stop = threading.Event()
+
+    class Ending:
+        def converse(self, *given, **settings):
+            reply = bedrock.converse(*given, **settings)
+            stop.set()
+            return reply
+
+    endpoint.faults.add(Fault("invalid_output", at=frozenset({1})))
+    limits = {"cheap": Quota(requests_per_minute=300)}
+    run = run_bulk(Cascade([Tier("cheap")], client=Ending()), TICKETS[:1], limits=limits, stop=stop)
+    (row,) = [*run, *run]
+    assert (row.status, row.attempts, endpoint.journal.calls) == ("done", 2, 2)
+    assert run.cost_usd == pytest.approx(endpoint.journal.cost_usd)
+
+
+def test_no_call_is_made_for_a_ticket_whose_deadline_passed_while_it_waited_for_its_turn(bedrock, endpoint):
+    limits = {"cheap": Quota(requests_per_minute=1)}
+    run = run_bulk(Cascade([Tier("cheap")], client=bedrock), TICKETS[:2], limits=limits, deadline_s=1)
+    assert sorted(row.status for row in run) == ["done", "failed"]
+    assert (run._late, endpoint.journal.calls) == ({}, 1)
 
 
 # --- bad input, before anything is paid for

@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ResponseStreamingError
 from workshop_lib.bedrock import errors
 from workshop_lib.bedrock.catalogue import Catalogue, ModelSpec
 from workshop_lib.bedrock.guardrails import Assessment, GuardrailUnits, Source, blocks, policies_of
-from workshop_lib.bedrock.pacing import Limiter, Quota
+from workshop_lib.bedrock.pacing import Limiter, Quota, pause
 from workshop_lib.bedrock.replies import Gathered, Reply, StreamEvent, reply_from_wire
 from workshop_lib.bedrock.settings import Settings
 
@@ -68,7 +68,7 @@ class Bedrock:
         max_attempts: int = 8,
         read_timeout_s: float = 60,
         own_attempts: int = 3,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
         stand_ins: str = "",
     ) -> None:
@@ -79,27 +79,24 @@ class Bedrock:
             max_attempts: HTTP requests at most for one call, botocore's retries included.
             read_timeout_s: how long to wait for an answer; each silent attempt may be billed, so fit it to max_tokens.
             own_attempts: tries at most for what botocore does not retry.
-            sleep, clock: injected by tests.
+            sleep, clock: injected by tests; None: sleep really.
             stand_ins: which small models answer at the local door, for provenance.
         """
         import tenacity  # here, as boto3 below: `import workshop_lib` need not take their time
 
         self.settings, self.catalogue = settings, catalogue
         self._max_attempts, self._read_timeout = max_attempts, read_timeout_s
-        self._sleep, self._clock = sleep, clock
+        self._given_sleep, self._sleep, self._clock = sleep, sleep or time.sleep, clock
         self._stand_ins = stand_ins
         self._own_attempts = own_attempts
         self._policy = tenacity.Retrying(  # threads can share it: what it knows of a call is kept by thread
             stop=tenacity.stop_after_attempt(own_attempts),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
             retry=tenacity.retry_if_exception(_we_retry),
-            sleep=sleep,
+            sleep=self._sleep,
             reraise=True,
         )
-        self._limiters: dict[str, Limiter] = {}
-        if settings.tokens_per_minute is not None:
-            share = Quota(tokens_per_minute=settings.tokens_per_minute)
-            self._limiters[catalogue["strong"].key] = Limiter(share, sleep=sleep)
+        self._limiters = {key: Limiter(quota, sleep=sleep or pause) for key, quota in self.share.items()}
         self._session: boto3.Session | None = None
         self._clients: dict[str, BedrockRuntimeClient] = {}
         self._lock = threading.Lock()
@@ -112,11 +109,19 @@ class Bedrock:
             max_attempts=self._max_attempts,
             read_timeout_s=self._read_timeout,
             own_attempts=self._own_attempts,
-            sleep=self._sleep,
+            sleep=self._given_sleep,
             clock=self._clock,
             stand_ins=self._stand_ins,
         )
         return make, (self.settings, self.catalogue)
+
+    @property
+    def share(self) -> dict[str, Quota]:
+        """Model's key to what this session keeps to of its quota. A client in another process keeps to as much again: who starts
+        several must share it out, as `run_on_cluster` does.
+        """
+        tokens = self.settings.tokens_per_minute
+        return {} if tokens is None else {self.catalogue["strong"].key: Quota(tokens_per_minute=tokens)}
 
     @property
     def door(self) -> dict[str, str]:

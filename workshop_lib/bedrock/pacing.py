@@ -10,15 +10,40 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+from workshop_lib.bedrock.errors import WorkshopError
 from workshop_lib.bedrock.replies import Reply
 
 CHARACTERS_PER_TOKEN = 3.5
 """For guessing a prompt's tokens before it is sent; what was reserved in excess is given back when the answer is there."""
 
 SAVED_UP_S = 0.1
+LEAVE: ContextVar[threading.Event | None] = ContextVar("leave", default=None)
+"""Set by a run in each of its threads: who waits there for a turn leaves when the event is set. Limiters are met deep within a client;
+so it need not be handed through every client that wraps another. Once a call was made it is None: a retry or a repair belongs to what
+is paid for already."""
+
+
+class RunEnded(WorkshopError):
+    """The run ended, or gave its ticket up, while a call waited for its turn. The call was not made and costs nothing."""
+
+    default_advice = "Run it again: a run with a store goes on from there."
+
+
+def pause(seconds: float) -> None:
+    """Sleep, in a run no longer than it goes on.
+
+    Raises:
+        RunEnded: it has ended.
+    """
+    leave = LEAVE.get()
+    if leave is None:
+        time.sleep(seconds)
+    elif leave.wait(seconds):
+        raise RunEnded("The run ended while a call waited for its turn.")
 
 
 @dataclass(frozen=True)
@@ -36,11 +61,12 @@ class Limiter:
     """Hands out turns no faster than a quota allows, first come, first served. Safe to share between threads.
 
     It saves up no more than a tenth of a second's allowance: what the service allows as a burst stays there to absorb the jitter
-    of the network, and whoever else uses the same quota.
+    of the network, and whoever else uses the same quota. Only while calls are under way as much again as they have reserved may come
+    together, so that who makes one call after the other has all of the quota.
     """
 
     def __init__(
-        self, quota: Quota, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+        self, quota: Quota, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = pause
     ) -> None:
         self._clock, self._sleep, self._lock = clock, sleep, threading.Lock()
         per_minute = (quota.requests_per_minute, quota.tokens_per_minute)
@@ -53,13 +79,17 @@ class Limiter:
         """Wait for a turn.
 
         Args:
-            tokens: what the call reserves: its prompt and its max_tokens.
+            tokens: what the call reserves, its prompt and its max_tokens; to be settled at its end.
 
         Returns:
             Seconds waited.
+
+        Raises:
+            RunEnded: see `LEAVE`; the turn is given back.
         """
         with self._lock:
             self._refill()
+            self._depths[1] += tokens
             waits = [0.0]
             for i, need in enumerate((1.0, tokens)):
                 rate = self._rates[i]
@@ -68,12 +98,20 @@ class Limiter:
                     waits.append(-self._levels[i] / rate)
             wait = max(waits)
         if wait > 0:
-            self._sleep(wait)
+            try:
+                self._sleep(wait)
+            except BaseException:
+                with self._lock:
+                    self._levels[0] += 1
+                self.settle(tokens, 0)
+                raise
         return wait
 
     def settle(self, reserved: float, used: float) -> None:
         """Give back the tokens that a call reserved and did not use."""
         with self._lock:
+            self._refill()
+            self._depths[1] -= reserved
             self._levels[1] += reserved - used
 
     @contextmanager
@@ -93,12 +131,14 @@ class Limiter:
             yield used
         finally:
             self.settle(reserved, sum(used))
+        LEAVE.set(None)
 
     def _refill(self) -> None:
         now = self._clock()
         for i, rate in enumerate(self._rates):
             if rate is not None:
-                self._levels[i] = min(self._depths[i], self._levels[i] + (now - self._at) * rate)
+                # Only what accrues is capped: what a call gave back is its own.
+                self._levels[i] = max(self._levels[i], min(self._depths[i], self._levels[i] + (now - self._at) * rate))
         self._at = now
 
 

@@ -117,12 +117,11 @@ def _answer(work: Work, number: int, items: list[Any], bench: Bench, allowed_usd
     if budget is None or budget > 0:
         run = run_bulk(
             bench.cascade, items, workers=work.threads, store=store, budget_usd=budget, deadline_s=work.deadline_s,
-            limits=bench.limits,
+            limits=bench.limits, stop=bench.stop,
         )  # fmt: skip
         with run:
             for _ in run:
-                if bench.stop.is_set():
-                    break
+                pass
         stopped = "budget" if run.stopped == "budget" else "interrupted"
         so_far = _kept(store, items)
     now, before = _tally(so_far), began["before"]

@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 from workshop_lib.bedrock.catalogue import ModelSpec
 from workshop_lib.bedrock.errors import WorkshopError
-from workshop_lib.bedrock.pacing import Limiter, Paced, Quota
+from workshop_lib.bedrock.pacing import LEAVE, Limiter, Paced, Quota, RunEnded
 from workshop_lib.bulk.budget import most_it_can_cost
 from workshop_lib.bulk.intake import Seen, check, identify, twice
 from workshop_lib.bulk.rows import Row, attempt_of, dearer, final_row, first_row
@@ -67,6 +67,8 @@ class _Job:
     given_up_at: float = 0.0
     row: Row | None = None
     """The one that was written last."""
+    leave: threading.Event = field(default_factory=threading.Event)
+    """No further call is made for it: the run has ended, or the ticket was given up."""
 
 
 class BulkRun(Iterable[Row]):
@@ -86,6 +88,7 @@ class BulkRun(Iterable[Row]):
         deadline_s: float | None = None,
         retry_failed: bool = False,
         models: Mapping[str, str],
+        stop: threading.Event | None = None,
         total: int | None = None,
         distinct: bool = False,
         clock: Callable[[], float] = time.monotonic,
@@ -109,6 +112,7 @@ class BulkRun(Iterable[Row]):
         self.unsaved: list[Row] = []
         """Rows that the store could not keep. They are yielded all the same."""
         self._items, self._store, self._clock, self._models = iter(items), store, clock, models
+        self._told_to_stop = stop
         self._budget, self._deadline, self._retry_failed = budget_usd, deadline_s, retry_failed
         self._out: queue.Queue[Row | None] = queue.Queue()
         self._changed = threading.Condition()
@@ -191,9 +195,11 @@ class BulkRun(Iterable[Row]):
             if (now := self._clock()) - looked >= POLL_S:
                 looked = now
                 self._look_at_deadlines()
+            if told := self._told_to_stop is not None and self._told_to_stop.is_set():
+                self._stop("interrupted")
             if row is not None:
                 yield row
-            elif self._has_ended():
+            elif (told and self._out.empty()) or self._has_ended():
                 return
 
     def _has_ended(self) -> bool:
@@ -210,6 +216,7 @@ class BulkRun(Iterable[Row]):
             overdue = [job for job in self._active.values() if job.calling and self._is_late(job)]
             for job in overdue:
                 job.given_up, job.given_up_at = True, self._clock()
+                job.leave.set()
                 self._late[job.item_id] = self._active.pop(job.item_id)
                 self._open -= 1
                 self._give_up(job)  # before the lock is let go of: what comes in late is added to the row written here
@@ -304,11 +311,15 @@ class BulkRun(Iterable[Row]):
                     job.reasons += event.reasons
                 elif event.kind == "tier-started":
                     job.tier = event.tier
+                    if job.leave.is_set():
+                        return
                     if self._is_late(job):
                         self._give_up(job)
                         return
                     job.calling = True
+                    LEAVE.set(job.leave)
                 elif event.attempt is not None:
+                    LEAVE.set(None)
                     with self._changed:
                         job.calling = False
                         if job.given_up:
@@ -318,13 +329,13 @@ class BulkRun(Iterable[Row]):
                     job.reasons += event.reasons
                     self._write(job, first_row(job.item_id, job.attempts[-1], event.reasons, paid_usd=job.paid_usd))
                     settled += 1
-                    if self.stopped not in ("", "finished", "budget"):
-                        return
                 elif event.outcome is not None:
                     self._conclude(job, event.outcome)
                     settled += 1
             if job.given_up and event.attempt is not None:
                 self._came_late(job, event.attempt)
+        except RunEnded:  # while it waited for its turn: nothing was called, so nothing is lost
+            return
         except Exception as error:
             if settled < len(job.attempts):  # a rule raised: its attempt was paid for
                 paid = job.attempts.pop()
@@ -390,6 +401,9 @@ class BulkRun(Iterable[Row]):
         with self._changed:
             if not self.stopped or (self.stopped == "finished" and self._active):
                 self.stopped = why
+            if why not in ("finished", "budget"):
+                for job in self._active.values():
+                    job.leave.set()
             self._changed.notify_all()
 
 
@@ -404,6 +418,7 @@ def run_bulk(
     limits: Mapping[str, Quota | Limiter] | None = None,
     retry_failed: bool = False,
     limit: int | None = None,
+    stop: threading.Event | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> BulkRun:
     """Many tickets through a cascade: rows as they finish, in memory that does not grow with their number.
@@ -422,6 +437,7 @@ def run_bulk(
         limits: model, named as the tiers name it, to its quota; calls wait for their turn.
         retry_failed: ask again where the store has an error row.
         limit: at most so many tickets.
+        stop: ends the run when another thread sets it, also while the loop waits for a row.
         clock: seconds; injected by tests.
 
     Raises:
@@ -458,6 +474,7 @@ def run_bulk(
         deadline_s=deadline_s,
         retry_failed=retry_failed,
         models=models,
+        stop=stop,
         total=total,
         distinct=is_list,  # a file may be another one by the time it is read again
         clock=clock,

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from distributed import Scheduler, SchedulerPlugin, Worker
 from distributed.utils import sync
 
-from workshop_lib.bedrock.pacing import Limiter, Quota
+from workshop_lib.bedrock.pacing import Limiter, Quota, RunEnded, pause
+from workshop_lib.bulk.runner import specs_of
+from workshop_lib.cascade.cascade import Cascade
 
 ANSWER_WITHIN_S = 60
 """How long a worker waits for the scheduler's word; it is asked about as often as a model is."""
@@ -47,10 +49,21 @@ class Turns(SchedulerPlugin):
             self._ending.add(task)  # else it might be collected before it is done
             leave(self.name, dask_scheduler=scheduler)
 
-    def _turn(self, *, model: str, tokens: float, unused: float) -> float:
+    def _turn(self, *, model: str, tokens: float, reserved: float, used: float) -> float:
         limiter = self._limiters[model]
-        limiter.settle(unused, 0)
+        limiter.settle(reserved, used)
         return limiter.acquire(tokens)
+
+
+def shared_limits(cascade: Cascade[Any], limits: Mapping[str, Quota]) -> dict[str, Quota]:
+    """A run's limits, with the session's own share of a quota among them, which else each worker would take for itself."""
+    share, shared = getattr(cascade.client, "share", {}), dict(limits)
+    for tier, spec in zip(cascade.tiers, specs_of(cascade).values(), strict=False):
+        if spec.key in share:
+            given, own = shared.get(tier.model, Quota()), share[spec.key].tokens_per_minute
+            least = min(n for n in (own, given.tokens_per_minute) if n is not None)
+            shared[tier.model] = replace(given, tokens_per_minute=least)
+    return shared
 
 
 def leave(run: str, *, dask_scheduler: Scheduler) -> None:
@@ -64,7 +77,7 @@ class SharedLimiter(Limiter):
 
     def __init__(self, worker: Worker, run: str, model: str) -> None:
         self._worker, self._run, self._model = worker, run, model
-        self._unused, self._lock = 0.0, threading.Lock()
+        self._settled, self._lock = (0.0, 0.0), threading.Lock()
 
     def acquire(self, tokens: float = 0) -> float:
         """Wait for a turn. What earlier calls reserved and did not use goes back with the question.
@@ -74,18 +87,24 @@ class SharedLimiter(Limiter):
 
         Raises:
             OSError: the scheduler does not answer.
+            RunEnded: see `LEAVE`.
         """
         with self._lock:
-            unused, self._unused = self._unused, 0.0
+            (reserved, used), self._settled = self._settled, (0.0, 0.0)
         ask = getattr(self._worker.scheduler, self._run)
         wait: float = sync(
-            self._worker.loop, ask, model=self._model, tokens=tokens, unused=unused, callback_timeout=ANSWER_WITHIN_S
-        )
+            self._worker.loop, ask, model=self._model, tokens=tokens, reserved=reserved, used=used,
+            callback_timeout=ANSWER_WITHIN_S,
+        )  # fmt: skip
         if wait > 0:
-            time.sleep(wait)
+            try:
+                pause(wait)
+            except RunEnded:
+                self.settle(tokens, 0)
+                raise
         return wait
 
     def settle(self, reserved: float, used: float) -> None:
         """Give back the tokens that a call reserved and did not use."""
         with self._lock:
-            self._unused += reserved - used
+            self._settled = self._settled[0] + reserved, self._settled[1] + used
