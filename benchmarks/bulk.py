@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from door import ask, serve  # beside this file
 
 from workshop_lib import TRIAGE, Bedrock, Cascade, Catalogue, Decision, Reply, Settings, Ticket, Tier, Usage, run_bulk
 from workshop_lib.bedrock.pacing import Quota
@@ -45,28 +44,10 @@ def endpoint(*, latency_ms: float, time_scale: float = 1.0) -> Iterator[str]:
         for entry in models["models"].values():
             entry["latency"] |= {"p50_ms": latency_ms, "p95_ms": latency_ms}
         (data / "models.json").write_text(json.dumps(models), encoding="utf-8")
-        command = [sys.executable, "-m", "workshop_lib", "serve", "--port", "0", "--time-scale", str(time_scale)]
-        server = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "WORKSHOP_DATA_DIR": folder, "COLUMNS": "200"},
-        )
-        try:
-            url = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())[0]  # type: ignore[index,union-attr]
+        with serve(time_scale, WORKSHOP_DATA_DIR=folder) as (url, _):
             client = Bedrock(Settings(endpoint_url=url), Catalogue.load())
             list(run_bulk(Cascade(CHEAP, client=client), generate(3, seed=99)))  # trains the models
             yield url
-        finally:
-            server.terminate()
-            server.wait(10)
-
-
-def ask(url: str, path: str, body: Any = None, method: str = "GET") -> Any:
-    """The endpoint's own controls."""
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url + path, data=data, method=method), timeout=30) as response:
-        return json.load(response)
 
 
 def throughput() -> None:

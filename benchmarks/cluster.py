@@ -19,7 +19,8 @@ from statistics import median
 from typing import Any
 
 import psutil
-from bulk import ask, endpoint  # beside this file
+from bulk import endpoint  # beside this file
+from door import ask
 
 from workshop_lib import Bedrock, Cascade, Catalogue, Settings, Ticket, Tier, load_tickets, run_bulk, stakes
 from workshop_lib.bedrock.pacing import Quota

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +27,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from door import ask, serve  # beside this file
 
 from workshop_lib import (
     Cascade,
@@ -55,30 +56,14 @@ PROCESSES = 4
 """Attendees share so many processes: forty would spend the machine on imports."""
 
 
-# --- one endpoint for everybody
-
-
 @contextmanager
-def serve(time_scale: float = 0.05) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`workshop serve` in a process of its own, its models loaded."""
-    command = [sys.executable, "-m", "workshop_lib", "serve", "--port", "0", "--time-scale", str(time_scale)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
-    try:
-        url = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())[0]  # type: ignore[index,union-attr]
+def warm(time_scale: float = 0.05) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """One endpoint for everybody, its models loaded."""
+    with serve(time_scale) as (url, server):
         with open_workshop(Settings(endpoint_url=url)) as workshop:
             for model in ("cheap", "strong"):
                 workshop.triage(load_tickets("workshop")[0], model=model)
         yield url, server
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-def admin(url: str, path: str, body: Any = None, method: str = "GET") -> Any:
-    """The endpoint's own controls."""
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url + path, data=data, method=method), timeout=60) as response:
-        return json.load(response)
 
 
 # --- what the labs call
@@ -90,14 +75,14 @@ def count_lab(path: Path, url: str) -> dict[str, dict[str, int]]:
     from nbclient import NotebookClient
 
     catalogue = Catalogue.load()
-    admin(url, "/_local/journal", method="DELETE")
+    ask(url, "/_local/journal", method="DELETE")
     with tempfile.TemporaryDirectory() as cache:
         environ = {**os.environ, "WORKSHOP_ENDPOINT_URL": url, "WORKSHOP_CACHE_DIR": cache}
         resources = {"metadata": {"path": str(path.parent)}}
         notebook = NotebookClient(nbformat.read(path, 4), timeout=900, kernel_name="python3", resources=resources)
         notebook.execute(env=environ)
     counted: dict[str, dict[str, int]] = {}
-    for request in admin(url, "/_local/journal")["requests"]:
+    for request in ask(url, "/_local/journal")["requests"]:
         spec = catalogue.by_id(request["model_id"])
         if spec is None or request["operation"] == "CountTokens" or request["status"] != 200:
             continue
@@ -172,7 +157,7 @@ def costs(labs: Sequence[str], write: bool) -> None:
     for path in notebooks.solved():
         lab = path.stem[:2]
         if not labs or lab in labs:
-            with serve(time_scale=0) as (url, _):  # one each: a prompt cache that another lab has warmed would flatter
+            with warm(time_scale=0) as (url, _):  # one each: a prompt cache that another lab has warmed would flatter
                 kept["labs"][lab] = count_lab(path, url)
             print(lab, {key: counts["calls"] for key, counts in kept["labs"][lab].items()}, flush=True)
     kept["labs"] = dict(sorted(kept["labs"].items()))
@@ -243,19 +228,17 @@ def room(name: str, attendees: int, batch: int, *, tpm: float | None = None, sha
 
     groups = [list(range(first, attendees, PROCESSES)) for first in range(min(PROCESSES, attendees))]
     context = multiprocessing.get_context("spawn")
-    with serve() as (url, server), ProcessPoolExecutor(len(groups), mp_context=context) as pool:
-        admin(url, "/_local/journal", method="DELETE")
+    with warm() as (url, server), ProcessPoolExecutor(len(groups), mp_context=context) as pool:
+        ask(url, "/_local/journal", method="DELETE")
         if tpm is not None:
-            admin(
-                url, "/_local/quotas", {"model": "strong", "tokens_per_minute": tpm, "burst_seconds": BURST_S}, "POST"
-            )
+            ask(url, "/_local/quotas", {"model": "strong", "tokens_per_minute": tpm, "burst_seconds": BURST_S}, "POST")
         process, start_at = psutil.Process(server.pid), time.time() + 8 + attendees / 2
         waiting = [pool.submit(attend_some, url, group, start_at, share, batch) for group in groups]
         time.sleep(max(0.0, start_at - time.time()))
         before = process.cpu_times()
         done = [group.result() for group in waiting]
         after, megabytes = process.cpu_times(), process.memory_info().rss / 1e6
-        journal = admin(url, "/_local/journal")
+        journal = ask(url, "/_local/journal")
     finished = [f for group, _ in done for f in group]
     seconds, calls = sorted(f.seconds for f in finished), journal["calls"]
     median, slowest = statistics.median(seconds), seconds[-1]
@@ -317,7 +300,7 @@ def memory() -> None:
     """MB of what a person runs, and how many people that makes."""
     import psutil
 
-    with serve() as (url, server):
+    with warm() as (url, server):
         kernels = {}
         for name, given in (("an endpoint of its own", ""), ("a shared endpoint", url)):
             command = [sys.executable, "-c", MEMORY, given]

@@ -8,32 +8,18 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
-import re
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from statistics import median, quantiles
 from typing import Any
+
+from door import serve  # beside this file
 
 from workshop_lib import Bedrock, Catalogue, Settings
 from workshop_lib.shop import ShopAgent, load_questions
 from workshop_lib.shop.prompts import quoted
 
 PROMISED_MS = 10
-
-
-@contextmanager
-def endpoint() -> Iterator[str]:
-    command = [sys.executable, "-m", "workshop_lib", "serve", "--port", "0", "--time-scale", "0"]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "COLUMNS": "200"})
-    try:
-        yield re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())[0]  # type: ignore[index,union-attr]
-    finally:
-        server.terminate()
-        server.wait()
 
 
 def bare(agent: ShopAgent, tier: str) -> Callable[[str], Any]:
@@ -61,7 +47,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="times that the five questions are asked")
     rounds = parser.parse_args().rounds
     questions = [q.text for q in load_questions("demo")]
-    with endpoint() as url, ShopAgent(Bedrock(Settings(endpoint_url=url), Catalogue.load())) as agent:
+    with serve(0) as (url, _), ShopAgent(Bedrock(Settings(endpoint_url=url), Catalogue.load())) as agent:
         for tier in ("cheap", "strong"):
             ask = bare(agent, tier)
             for text in questions:  # the small models are trained, the caches filled

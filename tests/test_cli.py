@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -127,12 +128,17 @@ def test_an_interrupted_bulk_run_says_how_to_go_on_and_goes_on(here, tmp_path):
     command = [*PROGRAM, "bulk", str(file), "--out", str(out), "--workers", "2"]
     slow = {**os.environ, "WORKSHOP_TIME_SCALE": "0.1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, encoding="utf-8", env=slow)
-    while not (tmp_path / "t.run.db").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    try:
+        until = time.monotonic() + 60
+        while not (tmp_path / "t.run.db").exists():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, said
     assert "goes on from there" in " ".join(said.split())
     assert here(*command[len(PROGRAM) :]).returncode == 0
@@ -151,12 +157,15 @@ def test_the_service_refuses_to_listen_to_the_world_without_a_token(here):
 def test_serve_answers_until_it_is_interrupted():
     process = subprocess.Popen([*PROGRAM, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True, encoding="utf-8")
     try:
+        assert select.select([process.stdout], [], [], 60)[0], "no word of the server within 60 s"
         url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())[0]
         with urllib.request.urlopen(f"{url}/_local/health", timeout=10) as response:
             assert json.load(response)["status"] == "ok"
-    finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()  # one that is left over would keep the tests' own output open
+        process.stdout.close()
 
 
 # bakeoff, label

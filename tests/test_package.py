@@ -87,7 +87,7 @@ def test_importing_starts_nothing_and_changes_nothing():
         "heavy = {'boto3', 'sklearn', 'onnxruntime', 'pandas', 'matplotlib', 'IPython', 'ipywidgets', 'starlette', 'uvicorn', 'numpy', 'fastapi', 'pyarrow', 'filelock', 'opentelemetry', 'bedrock_agentcore', 'strands', 'requests', 'dask', 'distributed', 'bokeh'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"
 
 

@@ -37,15 +37,17 @@ def test_the_curl_examples_work_as_they_stand(endpoint, bedrock, catalogue):
     server = uvicorn.Server(uvicorn.Config(create_app(workshop), log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
+    # Without a delay of its own curl waits twice as long each time: hours in all, where the service does not come or gives no answer.
+    patience = ["--fail", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "--max-time", "30"]
     said = []
-    for example in re.findall(r"(?s)```bash\n(curl .*?)```", TEXT):
-        words = shlex.split(example.replace("\\\n", " ").replace(":8080", f":{listener.getsockname()[1]}"))
-        done = subprocess.run(
-            [*words, "--retry", "20", "--retry-connrefused", "--fail"], capture_output=True, text=True, check=True
-        )
-        said.append(done.stdout)
-    server.should_exit = True
-    thread.join(5)
+    try:
+        for example in re.findall(r"(?s)```bash\n(curl .*?)```", TEXT):
+            words = shlex.split(example.replace("\\\n", " ").replace(":8080", f":{listener.getsockname()[1]}"))
+            done = subprocess.run([*words, *patience], capture_output=True, text=True, check=True, timeout=60)
+            said.append(done.stdout)
+    finally:
+        server.should_exit = True
+        thread.join(5)
     assert json.loads(said[0])["decision"]["category"] == "billing"
     assert said[1].startswith("event: tier-started")
     assert "event: finished" in said[1]

@@ -32,6 +32,7 @@ def serve(bedrock, catalogue, endpoint):
         thread.start()
         servers.append((server, thread))
         while not server.started:
+            assert thread.is_alive(), "the service has not started"
             time.sleep(0.01)
         return listener.getsockname()[1]
 

@@ -220,7 +220,10 @@ def test_a_silent_service_is_a_reply_timeout(make_bedrock, endpoint):
     endpoint.time_scale = 0.1
     endpoint.faults.add(Fault("slow", delay_ms=4_000))
     _failed(make_bedrock(read_timeout_s=0.15, max_attempts=1), errors.ReplyTimeout)
-    while not len(endpoint.journal):  # the endpoint is still at it: do not leave its entry to the next test
+    until = time.monotonic() + 30
+    while (
+        not len(endpoint.journal) and time.monotonic() < until
+    ):  # the endpoint is still at it: do not leave its entry to the next test
         time.sleep(0.01)
 
 

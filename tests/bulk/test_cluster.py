@@ -327,6 +327,15 @@ def test_a_partition_is_finished_if_all_its_tickets_are_whatever_ended_the_run(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be synced")
+def test_a_new_driver_leaves_alone_what_a_worker_of_the_last_one_still_writes(tmp_path):
+    folder, writing = Folder(tmp_path), tmp_path / "_part-00003.parquet.1.tmp"
+    writing.touch()
+    with folder.claim({"task": "triage"}):
+        assert writing.exists()
+    folder.tidy()
+    assert not writing.exists()
+
+
 def test_a_file_is_on_the_disk_under_its_name_before_what_it_replaces_is_removed(cascade, tmp_path, monkeypatch):
     folder, synced = Folder(tmp_path), []
     folder.work.mkdir()

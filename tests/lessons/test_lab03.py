@@ -60,7 +60,7 @@ def run_with(cascade, tickets, workers, *, of=safely, spare=0, tries=1):
         threading.Thread(target=work, daemon=True).start()
     running = workers + spare
     while running:
-        row = rows.get()
+        row = rows.get(timeout=60)
         running -= row is None
         if row is not None:
             yield row

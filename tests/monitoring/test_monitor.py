@@ -384,5 +384,5 @@ def test_importing_operations_loads_nothing_heavy():
         "import sys, workshop_lib.operations; "
         "print(sorted({'numpy', 'scipy', 'boto3', 'pandas', 'opentelemetry', 'filelock', 'matplotlib'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"

@@ -1,11 +1,10 @@
 """What stands beside the notebooks, for attendees and for whoever teaches: complete, and in step with what it describes."""
 
 import functools
-import importlib.util
+import importlib
 import json
 import re
 import shlex
-import sys
 from contextlib import nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -56,10 +55,9 @@ def shown_in(lab: str) -> str:
 @pytest.fixture(scope="module")
 def room():
     """benchmarks/room.py, which is no package."""
-    spec = importlib.util.spec_from_file_location("room", ROOT / "benchmarks" / "room.py")
-    module = sys.modules["room"] = importlib.util.module_from_spec(spec)  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")  # where it finds its neighbour
+        return importlib.import_module("room")
 
 
 @pytest.fixture(scope="module")

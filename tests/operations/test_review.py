@@ -55,7 +55,7 @@ def test_with_everything_reviewed_nothing_is_next(store):
 
 def test_two_reviewers_of_one_ticket_are_both_kept(store, path):
     with ReviewStore(path, TICKETS) as second:
-        begin = threading.Barrier(2)
+        begin = threading.Barrier(2, timeout=30)
 
         def review(where, name, verdict):
             begin.wait()

@@ -332,7 +332,8 @@ def run_on_cluster(
         workers: processes of a cluster of our own.
         threads: calls in flight for each partition that is worked on, 1 to 256. A worker with `--nthreads` above 1 works on as many
             partitions at once.
-        limits: model, named as the tiers name it, to the quota that all workers share.
+        limits: model, named as the tiers name it, to the quota that all workers share. The session's own share of a quota
+            (`Settings.tokens_per_minute`) is shared in the same way.
         budget_usd: spending limit of this run. It is shared out among the partitions that are worked on, and none starts a ticket
             that could cost more than what is left of its share. Calls in flight when a worker dies come on top.
         deadline_s: seconds for a ticket, as in `run_bulk`.

@@ -93,8 +93,6 @@ class Folder:
                 )
             else:
                 _replace(file, json.dumps(now, indent=1, sort_keys=True).encode())
-            for left in self.path.glob("_*.tmp"):  # by who was killed while writing
-                left.unlink(missing_ok=True)
         except (OSError, ValueError) as error:
             lock.release()
             raise StoreError(f"{self.path} cannot be used: {error}.", advice="Choose another out=.") from error
@@ -152,6 +150,11 @@ class Folder:
     def tidy(self) -> None:
         """Remove what a finished run needs no longer."""
         shutil.rmtree(self.work, ignore_errors=True)
+        for left in self.path.glob(
+            "_*.tmp"
+        ):  # of who was killed while writing; any sooner, somebody may still be writing
+            with contextlib.suppress(OSError):
+                left.unlink(missing_ok=True)
 
     def frame(self, schema: type[BaseModel]) -> pandas.DataFrame:
         """The rows of all finished partitions, in the tickets' order."""
