@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ class Bench(WorkerPlugin):
             signal.signal(
                 signal.SIGINT, signal.SIG_IGN
             )  # Ctrl-C reaches child processes, too; the driver ends them in order
+        if sys.version_info < (3, 12) and (profile := worker.periodic_callbacks.get("profile")) is not None:
+            # Dask looks at what all threads do, fifty times a second. Where Python 3.11 collects garbage at such a moment while
+            # another thread starts, the process stands still for ever (cpython issue 106883).
+            profile.stop()
         self.stop, self._lock = threading.Event(), threading.Lock()
         self._cascade: Cascade[Any] | None = None
         self.limits = {model: SharedLimiter(worker, self.name, model) for model in self._limited}
