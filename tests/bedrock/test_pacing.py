@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from workshop_lib import Settings
-from workshop_lib.bedrock.pacing import LEAVE, Limiter, Paced, Quota, RunEnded
+from workshop_lib.bedrock.pacing import LEAVE, Leave, Limiter, Paced, Quota, RunEnded
 from workshop_lib.local import Fault
 
 
@@ -82,11 +82,11 @@ def test_calls_under_way_leave_no_more_to_be_used_at_once_than_they_had_reserved
     assert limiter.acquire(100) == pytest.approx(0.1)
 
 
-def in_a_run(leave, wait):
-    """What `wait` comes to in a thread of a run."""
+def in_a_run(ended, wait):
+    """What `wait` comes to in a thread of a run, which has ended when the event is set."""
 
     def begin():
-        LEAVE.set(leave)
+        LEAVE.set(Leave(ended, ended, threading.Event()))
         return wait()
 
     return contextvars.copy_context().run(begin)

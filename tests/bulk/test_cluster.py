@@ -1,5 +1,6 @@
 """On a Dask cluster every ticket is answered once, whoever dies; what a quota, a budget or a folder says holds over all workers."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -35,7 +36,7 @@ from workshop_lib.bulk import cluster as cluster_module
 from workshop_lib.bulk import partition as partition_module
 from workshop_lib.bulk.cluster import ClusterLost, run_on_cluster
 from workshop_lib.bulk.folder import Folder, Partition
-from workshop_lib.bulk.turns import shared_limits
+from workshop_lib.bulk.turns import Turns, shared_limits
 from workshop_lib.display import watch_cluster
 from workshop_lib.triage.schema import Ticket
 
@@ -154,6 +155,13 @@ def test_it_is_watched_in_one_line(start):
     assert "9 of 9 tickets" in pictures[-1]
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="a later Python does not mind")
+def test_dasks_profiler_which_can_lock_a_process_up_stands_still_where_a_run_is(client, start):
+    list(start(several(3)))
+    running = client.run(lambda dask_worker: dask_worker.periodic_callbacks["profile"].is_running())
+    assert set(running.values()) == {False}
+
+
 def test_no_tickets_are_no_work_and_an_empty_table(start):
     with start([]) as run:
         assert list(run) == []
@@ -238,6 +246,24 @@ def test_the_workers_share_the_sessions_share(client, start, endpoint, make_bedr
     given = {"strong": Quota(requests_per_minute=5, tokens_per_minute=90), "cheap": Quota(7)}
     shared = {"strong": Quota(requests_per_minute=5, tokens_per_minute=60), "cheap": Quota(7)}
     assert shared_limits(Cascade(TIERS, client=bedrock), given) == shared
+
+
+def test_tiers_that_name_one_model_differently_share_its_part_of_the_quota(make_bedrock, endpoint):
+    bedrock = make_bedrock(Settings(endpoint_url=endpoint.url, tokens_per_minute=6_000))
+    twice = Cascade([Tier("strong"), Tier(bedrock.catalogue["strong"].key, name="again")], client=bedrock)
+    found = shared_limits(twice, {})
+    assert sorted(quota.tokens_per_minute for quota in found.values()) == [3_000, 3_000]
+
+
+def test_turns_that_workers_have_left_are_somebody_elses():
+    turns, nothing = (
+        Turns("run", "driver", {"cheap": Quota(requests_per_minute=60)}),
+        {"tokens": 0, "reserved": 0, "used": 0},
+    )
+    asyncio.run(turns.start(SimpleNamespace(handlers={})))
+    waits = [turns._turn(model="cheap", left=0, **nothing) for _ in range(30)]
+    assert waits[-1] > 25
+    assert turns._turn(model="cheap", left=29, **nothing) < 3
 
 
 def test_a_budget_is_kept_over_all_partitions_and_a_larger_one_goes_on(start, endpoint):
@@ -326,7 +352,6 @@ def test_a_partition_is_finished_if_all_its_tickets_are_whatever_ended_the_run(
     assert folder.finished(0, 1, run="run") == said
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be synced")
 def test_a_new_driver_leaves_alone_what_a_worker_of_the_last_one_still_writes(tmp_path):
     folder, writing = Folder(tmp_path), tmp_path / "_part-00003.parquet.1.tmp"
     writing.touch()
@@ -336,6 +361,7 @@ def test_a_new_driver_leaves_alone_what_a_worker_of_the_last_one_still_writes(tm
     assert not writing.exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be synced")
 def test_a_file_is_on_the_disk_under_its_name_before_what_it_replaces_is_removed(cascade, tmp_path, monkeypatch):
     folder, synced = Folder(tmp_path), []
     folder.work.mkdir()

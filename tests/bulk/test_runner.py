@@ -21,6 +21,7 @@ from workshop_lib import (
 )
 from workshop_lib.bedrock.errors import UnknownModel
 from workshop_lib.bedrock.pacing import Limiter, Quota
+from workshop_lib.bedrock.replies import Reply, Usage
 from workshop_lib.bulk import Store, most_it_can_cost, run_bulk, to_frame
 from workshop_lib.lessons.lab02 import Unplugged
 from workshop_lib.local import Fault
@@ -245,6 +246,59 @@ def test_a_repair_is_waited_for_when_the_run_ends_as_its_first_call_was_paid(bed
     (row,) = [*run, *run]
     assert (row.status, row.attempts, endpoint.journal.calls) == ("done", 2, 2)
     assert run.cost_usd == pytest.approx(endpoint.journal.cost_usd)
+
+
+def test_repairs_that_wait_behind_many_turns_are_made_before_the_run_is_closed_and_none_after_it(tmp_path):
+    """The turns of those that leave are free: who has paid for a first answer need not wait for them any more."""
+
+    class Rubbish:
+        calls = 0
+
+        def converse(self, model, messages, **settings):
+            self.calls += 1
+            message = {"role": "assistant", "content": [{"text": "no JSON"}]}
+            return Reply(model, model, message, "end_turn", Usage(1, 1), 0.001, 1.0, 1.0)
+
+    client, store = Rubbish(), tmp_path / "run.db"
+    tickets = [Ticket(id=f"T-{n}", body="b") for n in range(32)]
+    limits = {"cheap": Quota(requests_per_minute=120)}  # in turn, the first repair would come after 15 seconds
+    run = run_bulk(Cascade([Tier("cheap")], client=client), tickets, workers=32, store=store, limits=limits)
+    reader = threading.Thread(target=list, args=(run,), daemon=True)
+    reader.start()
+    until = time.monotonic() + 30
+    while client.calls < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+    began = time.monotonic()
+    run.close()
+    reader.join(30)
+    assert time.monotonic() - began < 12
+    made = client.calls
+    with Store(store) as kept:
+        assert sum(row.attempts for row in kept) == made <= 8
+    time.sleep(0.5)
+    assert client.calls == made
+
+
+def test_where_nobody_takes_in_an_answer_any_more_no_repair_is_made(bedrock, endpoint):
+    endpoint.faults.add(Fault("invalid_output", at=frozenset({1})))
+    run = run_bulk(
+        Cascade([Tier("cheap")], client=bedrock), TICKETS[:1], limits={"cheap": Quota(requests_per_minute=1)}
+    )
+    reader = threading.Thread(target=list, args=(run,), daemon=True)
+    reader.start()
+    until = time.monotonic() + 30
+    while endpoint.journal.calls < 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    run.close(wait_s=0.1)
+    reader.join(30)
+    assert (reader.is_alive(), endpoint.journal.calls) == (False, 1)
+
+
+def test_a_run_that_is_told_to_stop_before_it_begins_makes_no_call(bedrock, endpoint):
+    stop = threading.Event()
+    stop.set()
+    run = run_bulk(Cascade([Tier("cheap")], client=bedrock), TICKETS[:4], stop=stop)
+    assert (list(run), run.stopped, endpoint.journal.calls) == ([], "interrupted", 0)
 
 
 def test_no_call_is_made_for_a_ticket_whose_deadline_passed_while_it_waited_for_its_turn(bedrock, endpoint):

@@ -21,10 +21,8 @@ CHARACTERS_PER_TOKEN = 3.5
 """For guessing a prompt's tokens before it is sent; what was reserved in excess is given back when the answer is there."""
 
 SAVED_UP_S = 0.1
-LEAVE: ContextVar[threading.Event | None] = ContextVar("leave", default=None)
-"""Set by a run in each of its threads: who waits there for a turn leaves when the event is set. Limiters are met deep within a client;
-so it need not be handed through every client that wraps another. Once a call was made it is None: a retry or a repair belongs to what
-is paid for already."""
+LOOK_AGAIN_S = 0.2
+"""How long who may go on in a run that has ended sleeps at a time: those ahead may have left their turns."""
 
 
 class RunEnded(WorkshopError):
@@ -33,17 +31,52 @@ class RunEnded(WorkshopError):
     default_advice = "Run it again: a run with a store goes on from there."
 
 
-def pause(seconds: float) -> None:
-    """Sleep, in a run no longer than it goes on.
+class TurnsLeftError(Exception):
+    """Others have left their turns: the own one may come earlier."""
 
-    Raises:
-        RunEnded: it has ended.
-    """
+
+@dataclass
+class Leave:
+    """How long a thread of a run may wait for a turn. A repair or a further vote belongs to a call that is paid for: it may go on."""
+
+    ticket: threading.Event
+    """The run has ended, or the ticket was given up: no first call."""
+    run: threading.Event
+    """The run has ended: no other ticket waits for a first call."""
+    gone: threading.Event
+    """Nobody takes in any more what comes: no call at all."""
+    paid: bool = False
+    """A call was made."""
+
+    def wait(self, seconds: float) -> None:
+        """Sleep that long.
+
+        Raises:
+            RunEnded: leave.
+            TurnsLeftError: look again how long it takes.
+        """
+        if self.paid:
+            if not self.run.wait(seconds):
+                return
+            if not self.gone.wait(min(seconds, LOOK_AGAIN_S)):
+                raise TurnsLeftError
+        elif not self.ticket.wait(seconds):
+            return
+        raise RunEnded("The run ended while a call waited for its turn.")
+
+
+LEAVE: ContextVar[Leave | None] = ContextVar("leave", default=None)
+"""Set by a run in each of its threads. Limiters are met deep within a client; so it need not be handed through every client that wraps
+another."""
+
+
+def pause(seconds: float) -> None:
+    """Sleep; in a run as `Leave.wait`, with its errors."""
     leave = LEAVE.get()
     if leave is None:
         time.sleep(seconds)
-    elif leave.wait(seconds):
-        raise RunEnded("The run ended while a call waited for its turn.")
+    else:
+        leave.wait(seconds)
 
 
 @dataclass(frozen=True)
@@ -87,25 +120,41 @@ class Limiter:
         Raises:
             RunEnded: see `LEAVE`; the turn is given back.
         """
+        left, waited = self.book(tokens), 0.0
+        while left > 0:
+            began = self._clock()
+            try:
+                self._sleep(left)
+                return waited + left
+            except TurnsLeftError:
+                slept = self._clock() - began
+                waited, left = waited + slept, min(left - slept, self.due())
+            except BaseException:
+                self.give_back(tokens)
+                raise
+        return waited
+
+    def book(self, tokens: float) -> float:
+        """Take a turn, which may lie in the future, where nobody after us can take it; seconds until it comes."""
         with self._lock:
             self._refill()
             self._depths[1] += tokens
-            waits = [0.0]
             for i, need in enumerate((1.0, tokens)):
-                rate = self._rates[i]
-                if rate is not None:
-                    self._levels[i] -= need  # below zero: a turn in the future, which nobody after us can take
-                    waits.append(-self._levels[i] / rate)
-            wait = max(waits)
-        if wait > 0:
-            try:
-                self._sleep(wait)
-            except BaseException:
-                with self._lock:
-                    self._levels[0] += 1
-                self.settle(tokens, 0)
-                raise
-        return wait
+                if self._rates[i] is not None:
+                    self._levels[i] -= need
+            return self._due()
+
+    def due(self) -> float:
+        """Seconds until the last turn that was booked comes."""
+        with self._lock:
+            self._refill()
+            return self._due()
+
+    def give_back(self, tokens: float, turns: int = 1) -> None:
+        """Give back turns that were booked and not used, and the tokens that they had reserved."""
+        with self._lock:
+            self._levels[0] += turns
+        self.settle(tokens, 0)
 
     def settle(self, reserved: float, used: float) -> None:
         """Give back the tokens that a call reserved and did not use."""
@@ -131,7 +180,11 @@ class Limiter:
             yield used
         finally:
             self.settle(reserved, sum(used))
-        LEAVE.set(None)
+        if (leave := LEAVE.get()) is not None:
+            leave.paid = True
+
+    def _due(self) -> float:
+        return max(0.0, *(-level / rate for level, rate in zip(self._levels, self._rates, strict=True) if rate), 0.0)
 
     def _refill(self) -> None:
         now = self._clock()

@@ -198,14 +198,18 @@ def _keep_names(folder: Path) -> None:
     """See to it that a power cut does not undo a renaming: what it replaces is removed next. Windows has no call for it."""
     if sys.platform == "win32":
         return
-    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a network file system that cannot
+        if error.errno in (
+            errno.EIO,
+            errno.ENOSPC,
+        ):  # any other is a file system that cannot: the file stands all the same
             raise
-    finally:
-        os.close(opened)
 
 
 def _columns(schema: type[BaseModel]) -> pyarrow.Schema:

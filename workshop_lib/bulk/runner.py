@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 from workshop_lib.bedrock.catalogue import ModelSpec
 from workshop_lib.bedrock.errors import WorkshopError
-from workshop_lib.bedrock.pacing import LEAVE, Limiter, Paced, Quota, RunEnded
+from workshop_lib.bedrock.pacing import LEAVE, Leave, Limiter, Paced, Quota, RunEnded
 from workshop_lib.bulk.budget import most_it_can_cost
 from workshop_lib.bulk.intake import Seen, check, identify, twice
 from workshop_lib.bulk.rows import Row, attempt_of, dearer, final_row, first_row
@@ -113,6 +113,7 @@ class BulkRun(Iterable[Row]):
         """Rows that the store could not keep. They are yielded all the same."""
         self._items, self._store, self._clock, self._models = iter(items), store, clock, models
         self._told_to_stop = stop
+        self._ended, self._gone = threading.Event(), threading.Event()  # no first call; no call at all
         self._budget, self._deadline, self._retry_failed = budget_usd, deadline_s, retry_failed
         self._out: queue.Queue[Row | None] = queue.Queue()
         self._changed = threading.Condition()
@@ -166,6 +167,7 @@ class BulkRun(Iterable[Row]):
         with self._changed:
             while self._active and (left := until - time.monotonic()) > 0:
                 self._changed.wait(min(left, POLL_S))
+            self._gone.set()
         self._ended_at = self._ended_at or self._clock()
         if self._store is not None:
             self._store.close()
@@ -181,6 +183,8 @@ class BulkRun(Iterable[Row]):
     def _rows(self) -> Iterator[Row]:
         looked = self._clock()
         if self._started_at is None:
+            if self._is_told_to_stop():
+                return
             self._started_at = looked
             for _ in range(self.workers):
                 self._start_worker()
@@ -195,12 +199,17 @@ class BulkRun(Iterable[Row]):
             if (now := self._clock()) - looked >= POLL_S:
                 looked = now
                 self._look_at_deadlines()
-            if told := self._told_to_stop is not None and self._told_to_stop.is_set():
-                self._stop("interrupted")
+            told = self._is_told_to_stop()
             if row is not None:
                 yield row
             elif (told and self._out.empty()) or self._has_ended():
                 return
+
+    def _is_told_to_stop(self) -> bool:
+        told = self._told_to_stop is not None and self._told_to_stop.is_set()
+        if told:
+            self._stop("interrupted")
+        return told
 
     def _has_ended(self) -> bool:
         with self._changed:
@@ -256,7 +265,7 @@ class BulkRun(Iterable[Row]):
     def _take(self) -> _Job | None:
         """The next ticket, once there is room for its rows and money for its calls; None: no more."""
         with self._changed:
-            while not self.stopped:
+            while not self.stopped and not self._is_told_to_stop():
                 if self._out.qsize() > 2 * self.workers:
                     self._changed.wait()
                     continue
@@ -317,7 +326,7 @@ class BulkRun(Iterable[Row]):
                         self._give_up(job)
                         return
                     job.calling = True
-                    LEAVE.set(job.leave)
+                    LEAVE.set(Leave(job.leave, self._ended, self._gone))
                 elif event.attempt is not None:
                     LEAVE.set(None)
                     with self._changed:
@@ -334,7 +343,9 @@ class BulkRun(Iterable[Row]):
                     settled += 1
             if job.given_up and event.attempt is not None:
                 self._came_late(job, event.attempt)
-        except RunEnded:  # while it waited for its turn: nothing was called, so nothing is lost
+        except RunEnded:  # while it waited for its turn: no call was made
+            with self._changed:
+                job.calling = False
             return
         except Exception as error:
             if settled < len(job.attempts):  # a rule raised: its attempt was paid for
@@ -402,6 +413,7 @@ class BulkRun(Iterable[Row]):
             if not self.stopped or (self.stopped == "finished" and self._active):
                 self.stopped = why
             if why not in ("finished", "budget"):
+                self._ended.set()
                 for job in self._active.values():
                     job.leave.set()
             self._changed.notify_all()

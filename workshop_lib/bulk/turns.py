@@ -7,7 +7,7 @@ quota exactly, whoever is busy or idle; a worker that dies leaves unused no more
 from __future__ import annotations
 
 import asyncio
-import threading
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from distributed import Scheduler, SchedulerPlugin, Worker
 from distributed.utils import sync
 
-from workshop_lib.bedrock.pacing import Limiter, Quota, RunEnded, pause
+from workshop_lib.bedrock.pacing import Limiter, Quota
 from workshop_lib.bulk.runner import specs_of
 from workshop_lib.cascade.cascade import Cascade
 
@@ -39,7 +39,7 @@ class Turns(SchedulerPlugin):
 
     async def start(self, scheduler: Scheduler) -> None:
         """Called where the scheduler runs."""
-        self._limiters = {model: Limiter(quota, sleep=lambda _: None) for model, quota in self._limits.items()}
+        self._limiters = {model: Limiter(quota) for model, quota in self._limits.items()}
         scheduler.handlers[self.name] = self._turn
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
@@ -49,20 +49,25 @@ class Turns(SchedulerPlugin):
             self._ending.add(task)  # else it might be collected before it is done
             leave(self.name, dask_scheduler=scheduler)
 
-    def _turn(self, *, model: str, tokens: float, reserved: float, used: float) -> float:
+    def _turn(self, *, model: str, tokens: float | None, reserved: float, used: float, left: int = 0) -> float:
         limiter = self._limiters[model]
         limiter.settle(reserved, used)
-        return limiter.acquire(tokens)
+        limiter.give_back(0, left)
+        return limiter.due() if tokens is None else limiter.book(tokens)
 
 
 def shared_limits(cascade: Cascade[Any], limits: Mapping[str, Quota]) -> dict[str, Quota]:
-    """A run's limits, with the session's own share of a quota among them, which else each worker would take for itself."""
+    """A run's limits, with the session's own share of a quota among them, which else each worker would take for itself. Tiers that name
+    one model differently get equal parts of it.
+    """
     share, shared = getattr(cascade.client, "share", {}), dict(limits)
-    for tier, spec in zip(cascade.tiers, specs_of(cascade).values(), strict=False):
-        if spec.key in share:
-            given, own = shared.get(tier.model, Quota()), share[spec.key].tokens_per_minute
-            least = min(n for n in (own, given.tokens_per_minute) if n is not None)
-            shared[tier.model] = replace(given, tokens_per_minute=least)
+    keys = {tier.model: spec.key for tier, spec in zip(cascade.tiers, specs_of(cascade).values(), strict=False)}
+    for model, key in keys.items():
+        own = share[key].tokens_per_minute if key in share else None
+        if own is not None:
+            given, names = shared.get(model, Quota()), sum(other == key for other in keys.values())
+            least = min(own / names, math.inf if given.tokens_per_minute is None else given.tokens_per_minute)
+            shared[model] = replace(given, tokens_per_minute=least)
     return shared
 
 
@@ -76,35 +81,39 @@ class SharedLimiter(Limiter):
     """A worker's part of it: waits as long as the scheduler says. Safe to share between threads."""
 
     def __init__(self, worker: Worker, run: str, model: str) -> None:
+        super().__init__(Quota())
         self._worker, self._run, self._model = worker, run, model
-        self._settled, self._lock = (0.0, 0.0), threading.Lock()
+        self._settled = (0.0, 0.0, 0)
 
-    def acquire(self, tokens: float = 0) -> float:
-        """Wait for a turn. What earlier calls reserved and did not use goes back with the question.
-
-        Returns:
-            Seconds waited.
+    def book(self, tokens: float) -> float:
+        """Take a turn at the scheduler. What earlier calls reserved and did not use goes back with the question.
 
         Raises:
             OSError: the scheduler does not answer.
-            RunEnded: see `LEAVE`.
         """
+        return self._ask(tokens)
+
+    def due(self) -> float:
+        """Seconds until the last turn that was booked comes, by the scheduler; raises as `book`."""
+        return self._ask(None)
+
+    def _ask(self, tokens: float | None) -> float:
         with self._lock:
-            (reserved, used), self._settled = self._settled, (0.0, 0.0)
+            (reserved, used, left), self._settled = self._settled, (0.0, 0.0, 0)
         ask = getattr(self._worker.scheduler, self._run)
         wait: float = sync(
-            self._worker.loop, ask, model=self._model, tokens=tokens, reserved=reserved, used=used,
+            self._worker.loop, ask, model=self._model, tokens=tokens, reserved=reserved, used=used, left=left,
             callback_timeout=ANSWER_WITHIN_S,
         )  # fmt: skip
-        if wait > 0:
-            try:
-                pause(wait)
-            except RunEnded:
-                self.settle(tokens, 0)
-                raise
         return wait
+
+    def give_back(self, tokens: float, turns: int = 1) -> None:
+        """Give back turns that were booked and not used, and the tokens that they had reserved."""
+        with self._lock:
+            reserved, used, left = self._settled
+            self._settled = reserved + tokens, used, left + turns
 
     def settle(self, reserved: float, used: float) -> None:
         """Give back the tokens that a call reserved and did not use."""
         with self._lock:
-            self._settled = self._settled[0] + reserved, self._settled[1] + used
+            self._settled = self._settled[0] + reserved, self._settled[1] + used, self._settled[2]
