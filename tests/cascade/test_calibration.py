@@ -1,5 +1,7 @@
 """What a confidence means once it is fitted, and when that is refused."""
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.isotonic import IsotonicRegression
@@ -110,3 +112,11 @@ def test_families_are_never_on_both_sides_of_a_fold():
     copied = calibrate(np.repeat(confidence, 5), np.repeat(correct, 5), families=np.repeat(np.arange(100), 5).tolist())
     naive = calibrate(np.repeat(confidence, 5), np.repeat(correct, 5))
     assert copied.log_loss["isotonic"] > naive.log_loss["isotonic"]
+
+
+def test_confidences_that_part_right_from_wrong_fully_are_fitted_without_a_warning():
+    sure = [0.5001] * 30 + [0.4999] * 30 + [0.0, 1.0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = calibrate(sure, [True] * 30 + [False] * 31 + [True])
+    assert fitted.of([1.0])[0] > 0.9

@@ -300,3 +300,14 @@ def test_where_one_ticket_raises_the_records_of_the_others_under_way_are_still_g
         given.extend(found.item_id for found in handle_all(Trips(cascade), TICKETS, workers=3))
     assert {"T-0", "T-2"} <= set(given)
     assert len(given) < len(TICKETS) - 1
+
+
+def test_where_the_source_of_tickets_breaks_the_records_of_those_under_way_are_still_given():
+    def source():
+        yield from TICKETS[:5]
+        raise LookupError("line 6")
+
+    cascade, given = browned(Scripted()).cascade, []
+    with pytest.raises(LookupError, match="line 6"):
+        given.extend(found.item_id for found in handle_all(Answering(cascade), source(), workers=3))
+    assert sorted(given) == [t.id for t in TICKETS[:5]]

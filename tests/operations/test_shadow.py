@@ -322,6 +322,14 @@ def test_equal_answers_of_few_families_need_as_many_more_families():
     assert judge(pairs, {}, margin=1e-7).more_labels == 0  # beyond every number: no error
 
 
+def test_where_no_number_of_pairs_would_tell_none_is_named():
+    pairs = make(both=60, only_current=3)
+    report = judge(pairs, {}, margin=0.02, families={p.ticket_id: "F-1" for p in pairs})
+    assert (report.verdict, report.more, report.more_labels) == ("need more", 0, 0)
+    assert report.sentence.startswith("NEED MORE: ")
+    assert "one family" in report.sentence
+
+
 def test_one_family_promotes_nobody():
     pairs = make(both=30, only_candidate=5)
     report = judge(pairs, key_of(pairs), margin=0.02, families=dict.fromkeys(key_of(pairs), "F"))

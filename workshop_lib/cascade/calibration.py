@@ -154,6 +154,7 @@ def _fit(method: Method, scores: Floats, right: Floats) -> dict[str, Any]:
         share = (right.sum() + 1) / (len(right) + 2)
         return {"slope": 0.0, "intercept": float(np.log(share / (1 - share)))}
     from scipy.optimize import minimize
+    from scipy.special import expit
 
     z, sign = _logit(scores), 2 * right - 1
 
@@ -161,7 +162,7 @@ def _fit(method: Method, scores: Floats, right: Floats) -> dict[str, Any]:
         """The mean log loss, and its slope along each parameter."""
         slope, intercept = parameters[0], parameters[1] if method == "platt" else 0.0
         margin = sign * (slope * z + intercept)
-        pull = -sign / (1 + np.exp(margin))
+        pull = -sign * expit(-margin)
         along = np.array([(pull * z).mean() + 2e-6 * slope, pull.mean()])
         return float(np.logaddexp(0, -margin).mean() + 1e-6 * slope**2), along[: len(parameters)]
 
@@ -175,8 +176,9 @@ def _apply(method: str, parameters: Mapping[str, Any], scores: Floats) -> Floats
     if method == "isotonic":
         steps: Floats = np.interp(scores, parameters["x"], parameters["y"])
         return steps
-    odds = parameters["slope"] * _logit(scores) + parameters["intercept"]
-    result: Floats = 1 / (1 + np.exp(-odds))
+    from scipy.special import expit
+
+    result: Floats = expit(parameters["slope"] * _logit(scores) + parameters["intercept"])
     return result
 
 

@@ -290,7 +290,7 @@ def verdicts(found: Mapping[str, Promotion]) -> Html:
         rows.append(
             {
                 "candidate": name,
-                "verdict": p.verdict if p.verdict != "need more" else f"need {p.more:,} more pairs ({p.more_labels:,} labels)",
+                "verdict": f"need {p.more:,} more pairs ({p.more_labels:,} labels)" if p.more else p.verdict,
                 "difference, points": "none labelled" if d is None else f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]",
                 "they disagree on": str(p.disagreement),
                 "labels used": p.labelled,

@@ -103,7 +103,7 @@ def interventions_of(outcome: Outcome[Any]) -> tuple[Intervention, ...]:
 def handle_all(way: Handles, items: Iterable[Any], *, workers: int = 8) -> Iterator[Handled]:
     """Many items in threads, each record as soon as it is known; no more than `workers` items are read ahead.
 
-    Where an item raises, no further one is begun, and the records of those under way are given before it is raised.
+    Where an item or their source raises, no further one is begun, and the records of those under way are given before it is raised.
 
     Raises:
         ValueError: less than one worker.
@@ -117,8 +117,11 @@ def handle_all(way: Handles, items: Iterable[Any], *, workers: int = 8) -> Itera
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             problem = problem or next(filter(None, (each.exception() for each in done)), None)
-            if problem is None:
-                running |= {pool.submit(way.handle, item) for item in islice(left, len(done))}
+            try:
+                for item in islice(left, 0 if problem else len(done)):
+                    running.add(pool.submit(way.handle, item))
+            except Exception as broken:  # the items' own source
+                problem = broken
             yield from (each.result() for each in done if each.exception() is None)
     if problem is not None:
         raise problem

@@ -50,7 +50,7 @@ class Promotion:
     margin: float
     cost_ratio: float
     more: int
-    """Further labelled pairs until the interval would decide, if the truth is as observed; 0: it decides."""
+    """Further labelled pairs until the interval would decide, if the truth is as observed; 0: it decides, or no number would soon."""
     more_labels: int
     """Of them, those that a person must label."""
     to_label: tuple[str, ...]
@@ -59,7 +59,8 @@ class Promotion:
     @property
     def sentence(self) -> str:
         """For people."""
-        asked = f"{self.verdict.upper() if self.verdict != 'need more' else f'NEED {self.more:,} MORE'}: {self.why}"
+        many = f" {self.more:,}" if self.more else ""
+        asked = f"{self.verdict.upper() if self.verdict != 'need more' else f'NEED{many} MORE'}: {self.why}"
         quality = "no disagreeing pair is labelled"
         if self.difference is not None:
             d = self.difference
@@ -69,7 +70,7 @@ class Promotion:
             )
         cost = f"USD {self.candidate_per_1000_usd:.4f} against {self.current_per_1000_usd:.4f} per 1,000"
         plan = ""
-        if self.verdict == "need more":
+        if self.more:
             ready = min(self.more_labels, len(self.to_label))
             plan = f" Of the {self.more:,} pairs about {self.more_labels:,} need a person; {ready:,} of those can be labelled now."
         return f"{asked} On {self.n:,} pairs, {self.disagreement} of them different: {quality}; {cost}.{plan}"
@@ -166,8 +167,8 @@ def judge(
         dearer=dearer,
         margin=margin,
         cost_ratio=cost_ratio,
-        more=max(0, min(needed, MOST) - len(used) - len(zeros)),
-        more_labels=max(0, math.ceil(min(needed, MOST) * len(differ) / n) - len(used)),
+        more=needed - len(used) - len(zeros) if 0 < needed < MOST else 0,
+        more_labels=max(0, math.ceil(needed * len(differ) / n) - len(used)) if needed < MOST else 0,
         to_label=tuple(i for i in differ if i not in labels),
     )
 

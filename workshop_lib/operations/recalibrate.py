@@ -139,7 +139,7 @@ def recalibrate(
         )
     if (max_risk is None) == (quality is None):
         raise ValueError("name one target: max_risk or quality")
-    above = {o.item_id: o.attempts[-1] for o in outcomes if len(o.attempts) > 1 or o.item_id in routed}
+    above = {o.item_id: o.attempts[-1] for o in outcomes if len(o.attempts) > 1 and o.item_id not in routed}
     above |= dict(strong or {})
     lacking = [i for i in ids if i not in above]
     if quality is not None and lacking:
