@@ -237,20 +237,20 @@ def serve(
     endpoint = LocalEndpoint(
         catalogue, port=port, time_scale=time_scale, data_dir=settings.data_dir, cache_dir=settings.cache_dir
     )
-    with endpoint:
-        console.print(f"Local Bedrock endpoint on [bold]{endpoint.url}[/] (this machine only). Ctrl-C stops it.")
-        console.print("For other programs, in another terminal:\n")
-        for line in (
-            f"export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={endpoint.url}",
-            "export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-west-2",
-            "export AWS_EC2_METADATA_DISABLED=true NO_PROXY=127.0.0.1",
-            "unset AWS_BEARER_TOKEN_BEDROCK",
-        ):
-            console.print(f"  {line}", highlight=False, soft_wrap=True)
-        try:
+    try:
+        with endpoint:
+            console.print(f"Local Bedrock endpoint on [bold]{endpoint.url}[/] (this machine only). Ctrl-C stops it.")
+            console.print("For other programs, in another terminal:\n")
+            for line in (
+                f"export AWS_ENDPOINT_URL_BEDROCK_RUNTIME={endpoint.url}",
+                "export AWS_ACCESS_KEY_ID=local AWS_SECRET_ACCESS_KEY=local AWS_DEFAULT_REGION=us-west-2",
+                "export AWS_EC2_METADATA_DISABLED=true NO_PROXY=127.0.0.1",
+                "unset AWS_BEARER_TOKEN_BEDROCK",
+            ):
+                console.print(f"  {line}", highlight=False, soft_wrap=True)
             endpoint.wait()
-        except KeyboardInterrupt:
-            console.print("\nStopped.")
+    except KeyboardInterrupt:
+        console.print("\nStopped.")
 
 
 @app.command()
