@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,6 +28,24 @@ from workshop_lib.triage.schema import Ticket
 
 NANO = "nvidia.nemotron-nano-3-30b"
 NOWHERE = "/nonexistent/aws"
+ROOT = Path(__file__).resolve().parents[1]
+LONG = (
+    "tests/test_style.py",
+    "tests/browser/",
+    "notebooks/",
+    "tests/bulk/test_cluster.py",
+    "tests/local/test_shop_models.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no worker is left with one of them while the others have nothing to do."""
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(ROOT).as_posix()
+        return next((i for i, start in enumerate(LONG) if path.startswith(start)), len(LONG))
+
+    items.sort(key=place)
 
 
 class Clock:
