@@ -76,8 +76,11 @@ def test_the_same_comparison_gives_the_same_page(page):
     assert report(compared(*MIXED)) == page
 
 
-@pytest.mark.parametrize("name", ["strong-only", "cascade", "my own"])
-@pytest.mark.parametrize("said", [RIGHT_BELOW, ("billing P3", None, None)], ids=["right", "failed"])
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("strong-only", RIGHT_BELOW), ("cascade", ("billing P3", None, None)), ("my own", ("billing P3", None, None))],
+    ids=["a tier", "failed", "own name, failed"],
+)
 def test_one_strategy_on_one_ticket_makes_a_report_without_nan(name, said):
     page = report(compared(said, chosen={name: strategies()["cascade"]}))
     text = re.sub(r"base64,[^']*", "", page)
