@@ -302,12 +302,13 @@ def test_where_one_ticket_raises_the_records_of_the_others_under_way_are_still_g
     assert len(given) < len(TICKETS) - 1
 
 
-def test_where_the_source_of_tickets_breaks_the_records_of_those_under_way_are_still_given():
+@pytest.mark.parametrize("count", [1, 5], ids=["at once", "later"])
+def test_where_the_source_of_tickets_breaks_the_records_of_those_under_way_are_still_given(count):
     def source():
-        yield from TICKETS[:5]
+        yield from TICKETS[:count]
         raise LookupError("line 6")
 
     cascade, given = browned(Scripted()).cascade, []
     with pytest.raises(LookupError, match="line 6"):
         given.extend(found.item_id for found in handle_all(Answering(cascade), source(), workers=3))
-    assert sorted(given) == [t.id for t in TICKETS[:5]]
+    assert sorted(given) == [t.id for t in TICKETS[:count]]

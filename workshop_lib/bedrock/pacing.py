@@ -184,7 +184,7 @@ class Limiter:
             leave.paid = True
 
     def _due(self) -> float:
-        return max(0.0, *(-level / rate for level, rate in zip(self._levels, self._rates, strict=True) if rate), 0.0)
+        return max([0.0, *(-level / rate for level, rate in zip(self._levels, self._rates, strict=True) if rate)])
 
     def _refill(self) -> None:
         now = self._clock()

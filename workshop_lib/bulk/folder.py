@@ -150,9 +150,8 @@ class Folder:
     def tidy(self) -> None:
         """Remove what a finished run needs no longer."""
         shutil.rmtree(self.work, ignore_errors=True)
-        for left in self.path.glob(
-            "_*.tmp"
-        ):  # of who was killed while writing; any sooner, somebody may still be writing
+        # Left by who was killed while writing; any sooner, somebody may still be writing.
+        for left in self.path.glob("_*.tmp"):
             with contextlib.suppress(OSError):
                 left.unlink(missing_ok=True)
 
@@ -205,10 +204,8 @@ def _keep_names(folder: Path) -> None:
         finally:
             os.close(opened)
     except OSError as error:
-        if error.errno in (
-            errno.EIO,
-            errno.ENOSPC,
-        ):  # any other is a file system that cannot: the file stands all the same
+        # Any other is of a file system that cannot: the file stands all the same.
+        if error.errno in (errno.EIO, errno.ENOSPC):
             raise
 
 

@@ -362,7 +362,7 @@ def _weighted(values: npt.NDArray[Any], count: int, seed: int, resamples: int) -
     if count <= 300:
         sums: Floats = _draws(count, seed, resamples) @ values.astype(np.float64)
         return sums
-    draw = _block if count <= MANY else _drawn_block
+    draw = _block if count <= MANY else _block.__wrapped__  # of more families it would keep too much
     blocks = (draw(count, seed + i) for i in range(math.ceil(resamples / BLOCK)))
     return np.concatenate([block.astype(np.float64) @ values.astype(np.float64) for block in blocks])
 
@@ -372,12 +372,10 @@ def _draws(count: int, seed: int, resamples: int) -> Floats:
     return _drawn(count, seed, resamples)
 
 
-def _drawn_block(count: int, seed: int) -> npt.NDArray[np.uint8]:
+@functools.lru_cache(maxsize=64)
+def _block(count: int, seed: int) -> npt.NDArray[np.uint8]:
+    """As `_draws`, a part of it; kept, since several intervals in a row are of the same families: at most 32 MB."""
     return _drawn(count, seed, BLOCK).astype(np.uint8)
-
-
-_block = functools.lru_cache(maxsize=64)(_drawn_block)
-"""Kept, since several intervals in a row are of the same families; at most 32 MB."""
 
 
 def _drawn(count: int, seed: int, resamples: int) -> Floats:

@@ -112,17 +112,19 @@ def handle_all(way: Handles, items: Iterable[Any], *, workers: int = 8) -> Itera
         raise ValueError(f"it takes one worker or more, not {workers}")
     left = iter(items)
     with ThreadPoolExecutor(workers, "handle") as pool:
-        running: set[Future[Handled]] = {pool.submit(way.handle, item) for item in islice(left, workers)}
+        done, running = set[Future[Handled]](), set[Future[Handled]]()
         problem: BaseException | None = None
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            problem = problem or next(filter(None, (each.exception() for each in done)), None)
+        while True:
             try:
-                for item in islice(left, 0 if problem else len(done)):
+                for item in islice(left, 0 if problem else workers - len(running)):
                     running.add(pool.submit(way.handle, item))
             except Exception as broken:  # the items' own source
                 problem = broken
             yield from (each.result() for each in done if each.exception() is None)
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            problem = problem or next(filter(None, (each.exception() for each in done)), None)
     if problem is not None:
         raise problem
 
