@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from strands import Agent
 from strands.models import BedrockModel, Model
 
+from tests.waiting import wait_until
 from workshop_lib import (
     BedrockError,
     Cascade,
@@ -621,9 +622,7 @@ def test_a_collector_that_refuses_or_hangs_is_counted_and_closing_does_not_wait_
     tracer = open_tracer(environ={"OTEL_EXPORTER_OTLP_ENDPOINT": hanging.url})
     with tracer.request("ask"):
         pass
-    until = time.monotonic() + 30
-    while not tracer.deliveries[0].delivered and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_until(lambda: tracer.deliveries[0].delivered, "delivery")
     assert not tracer.flush(0.2)  # handed over to a host that does not answer
     tracer.close(0.1)
     with tracer.request("late"):

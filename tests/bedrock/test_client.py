@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import socket
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.waiting import wait_until
 from workshop_lib.bedrock import errors
 from workshop_lib.bedrock.client import Tool, default_client, set_default_client
 from workshop_lib.bedrock.settings import Settings
@@ -220,11 +220,7 @@ def test_a_silent_service_is_a_reply_timeout(make_bedrock, endpoint):
     endpoint.time_scale = 0.1
     endpoint.faults.add(Fault("slow", delay_ms=4_000))
     _failed(make_bedrock(read_timeout_s=0.15, max_attempts=1), errors.ReplyTimeout)
-    until = time.monotonic() + 30
-    while (
-        not len(endpoint.journal) and time.monotonic() < until
-    ):  # the endpoint is still at it: do not leave its entry to the next test
-        time.sleep(0.01)
+    wait_until(lambda: len(endpoint.journal), "its entry in the journal")  # else the next test would find it there
 
 
 # Streams

@@ -16,6 +16,7 @@ import botocore.retries.bucket
 import pytest
 
 from tests.conftest import Clock
+from tests.waiting import wait_until
 from workshop_lib import Cascade, Settings, Ticket, Tier, always, confidence_below, invalid_output, load_tickets, stakes
 from workshop_lib.bedrock.settings import PROJECT
 from workshop_lib.bulk import Store, StoreError, most_it_can_cost, run_bulk
@@ -308,19 +309,14 @@ def test_each_late_answer_is_waited_for_from_its_own_deadline_on(bedrock, endpoi
     clock, seen = Clock(), collections.Counter()
     first_may_return = threading.Event()
 
-    def until(holds):
-        stop = time.monotonic() + 30
-        while not holds() and time.monotonic() < stop:
-            time.sleep(0.01)
-
     def script(n):
         clock.advance(11)  # a deadline and a little
         if n == 1:
             assert first_may_return.wait(30)
         else:
-            until(lambda: seen["rows"] == 2)
+            wait_until(lambda: seen["rows"] == 2, "the second row", within_s=30)
             first_may_return.set()
-            until(lambda: run.cost_usd > 0)
+            wait_until(lambda: run.cost_usd > 0, "the first late cost", within_s=30)
             time.sleep(0.5)  # time to end too early in
 
     cascade = Cascade([Tier("cheap")], client=Held(bedrock, script))
@@ -339,17 +335,12 @@ def test_late_answers_that_come_in_together_do_not_stop_the_run(bedrock):
     cascade = Cascade([Tier("cheap")], client=Held(bedrock, lambda n: n > 3 or late.wait(20)))
     run, ids = run_bulk(cascade, TICKETS[:8], workers=1, deadline_s=0.3), set()
 
-    def full(size):
-        stop = time.monotonic() + 10
-        while run._out.qsize() < size and time.monotonic() < stop:
-            time.sleep(0.01)
-
     for row in run:
         ids.add(row.ticket_id)
         if len(ids) == 3 and not late.is_set():
-            full(3)  # the worker fills the queue and waits
+            wait_until(lambda: run._out.qsize() >= 3, "three rows", within_s=10)  # the worker waits for room
             late.set()
-            full(6)
+            wait_until(lambda: run._out.qsize() >= 6, "three farewells", within_s=10)
         elif len(ids) == 6:
             time.sleep(0.2)  # it looks, finds no room yet, and waits again
     assert len(ids) == 8

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
 from workshop_lib import Cascade, Settings, Tier, always, load_tickets
 from workshop_lib.bedrock.catalogue import Catalogue
 from workshop_lib.bedrock.client import Bedrock
@@ -27,12 +28,6 @@ TIERS = (Tier("cheap", repairs=0), Tier("strong", repairs=0))  # one call a row,
 TICKETS = 60
 DEADLINE_S = 60
 """For whatever is waited for, a whole run at most: the test fails then, and says what did not come."""
-
-
-def wait_until(met, what):
-    until = time.monotonic() + DEADLINE_S
-    while not met():
-        assert time.monotonic() < until, f"{what} within {DEADLINE_S} s"
 
 
 def nursery(url: str) -> None:
@@ -148,7 +143,9 @@ def settled(endpoint, monkeypatch):
             raise
 
     def settled():
-        wait_until(lambda: time.sleep(0.01) or begun["requests"] <= len(endpoint.journal), "not all is answered")
+        wait_until(
+            lambda: begun["requests"] <= len(endpoint.journal), "the answers to all requests", within_s=DEADLINE_S
+        )
         return len(endpoint.journal)
 
     monkeypatch.setattr(endpoint, "_answer", counted)
@@ -164,7 +161,10 @@ def test_a_run_that_is_killed_twenty_times_loses_nothing_and_repeats_only_calls_
     while True:
         enough, pause_s = answered + luck.randint(0, 4), luck.uniform(0, 0.04)
         runs.start(path)
-        wait_until(lambda: runs.has_ended() or (kills < KILLS and len(endpoint.journal) >= enough), "no end of a run")  # noqa: B023
+        wait_until(
+            lambda: runs.has_ended() or (kills < KILLS and len(endpoint.journal) >= enough),  # noqa: B023
+            "the end of a run", within_s=DEADLINE_S, pause_s=0,
+        )  # fmt: skip
         if not runs.has_ended():
             time.sleep(pause_s)
             runs.kill()
@@ -194,7 +194,9 @@ def test_a_run_goes_on_at_once_in_the_store_of_a_killed_one(runs, endpoint, tmp_
     endpoint.time_scale = 0.02
     path = tmp_path / "r.db"
     runs.start(path, tickets=12)
-    wait_until(lambda: runs.has_ended() or len(endpoint.journal) >= 10, "not ten calls of a run")
+    wait_until(
+        lambda: runs.has_ended() or len(endpoint.journal) >= 10, "ten calls of a run", within_s=DEADLINE_S, pause_s=0
+    )
     assert not runs.has_ended()
     runs.kill()
     assert runs.end() == -signal.SIGKILL

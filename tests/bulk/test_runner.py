@@ -8,6 +8,7 @@ from typing import Literal
 import pytest
 from pydantic import BaseModel
 
+from tests.waiting import wait_until
 from workshop_lib import (
     Cascade,
     ConfigurationError,
@@ -194,9 +195,7 @@ def test_a_deadline_between_two_tiers_keeps_the_cheap_answer_and_asks_no_more(be
     endpoint.faults.add(Fault("slow", model="nemotron", delay_ms=0))
     client = Counting(bedrock, hold_s=0.3)
     rows = list(run_bulk(Cascade(TWO, escalate_when=always(), client=client), TICKETS[:1], deadline_s=0.25))
-    until = time.monotonic() + 30
-    while client.now and time.monotonic() < until:  # what comes in late must not be found in a later test's journal
-        time.sleep(0.01)
+    wait_until(lambda: not client.now, "the late answer")  # it must not be found in a later test's journal
     assert rows[-1].error.type == "DeadlineExceeded"
     assert not [e for e in endpoint.journal if "sonnet" in e.model_id]
 
@@ -265,9 +264,7 @@ def test_repairs_that_wait_behind_many_turns_are_made_before_the_run_is_closed_a
     run = run_bulk(Cascade([Tier("cheap")], client=client), tickets, workers=32, store=store, limits=limits)
     reader = threading.Thread(target=list, args=(run,), daemon=True)
     reader.start()
-    until = time.monotonic() + 30
-    while client.calls < 2 and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_until(lambda: client.calls >= 2, "the second call")
     began = time.monotonic()
     run.close()
     reader.join(30)
@@ -286,9 +283,7 @@ def test_where_nobody_takes_in_an_answer_any_more_no_repair_is_made(bedrock, end
     )
     reader = threading.Thread(target=list, args=(run,), daemon=True)
     reader.start()
-    until = time.monotonic() + 30
-    while endpoint.journal.calls < 1 and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_until(lambda: endpoint.journal.calls, "the first call")
     run.close(wait_s=0.1)
     reader.join(30)
     assert (reader.is_alive(), endpoint.journal.calls) == (False, 1)

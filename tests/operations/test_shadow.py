@@ -4,11 +4,11 @@ import math
 import random
 import sqlite3
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
 
+from tests.waiting import wait_until
 from workshop_lib import Cascade, Tier, load_labels, load_tickets, stakes
 from workshop_lib.bedrock.catalogue import Usage
 from workshop_lib.bulk import Row, StoreError, StoreInUse, StoreMismatch, run_bulk
@@ -129,9 +129,7 @@ def test_a_ticket_that_comes_again_while_it_is_in_hand_is_not_asked_twice(curren
         outcome = current.run(TICKETS[0])
         for known in range(4):
             shadow.offer(TICKETS[0], outcome)
-            until = time.monotonic() + 30
-            while (not asked or shadow.counts.known < known) and time.monotonic() < until:
-                time.sleep(0.005)
+            wait_until(lambda known=known: asked and shadow.counts.known == known, f"offer {known}")
         let_go.set()
     assert asked == [TICKETS[0].id]
     assert (shadow.counts.known, shadow.counts.answered) == (3, 1)

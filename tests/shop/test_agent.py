@@ -1,11 +1,11 @@
 """How a message is answered: the route, the agent's loop under both models, its ends, and a bill that is the endpoint's journal."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.shop.conftest import say, use
+from tests.waiting import wait_until
 from workshop_lib.local.faults import Fault
 from workshop_lib.shop import Limits, ShopAgent, load_questions
 from workshop_lib.shop.answers import ASK_BACK, SORRY, TOO_LONG, UNFINISHED
@@ -178,9 +178,7 @@ def test_a_slow_classifier_is_given_up_and_named(door, make_agent, script, no_ba
     assert (answer.tier, answer.fallback) == ("strong", "ReplyTimeout")
     assert answer.problems[0].startswith("classifier failed: ReplyTimeout: ")
     assert answer.problems[1:] == ("a failed call may have been billed",)
-    until = time.monotonic() + 30
-    while len(door.journal) < 3 and time.monotonic() < until:  # the answer that nobody waited for
-        time.sleep(0.01)
+    wait_until(lambda: len(door.journal) >= 3, "the answer that nobody waited for")
     assert door.journal.cost_usd > answer.cost_usd
 
 
