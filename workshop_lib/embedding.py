@@ -16,11 +16,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from workshop_lib.bedrock.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Vectors = npt.NDArray[np.float32]
 WEIGHTS = (
@@ -50,16 +54,7 @@ class Embedder:
         Raises:
             ConfigurationError: a package is missing, or a file is not the one that was measured.
         """
-        import onnxruntime  # heavy: only who embeds needs it
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            str(_verified(*WEIGHTS)), options, providers=["CPUExecutionProvider"]
-        )
-        self._inputs = {i.name for i in self._session.get_inputs()}
-        self._tokenizer = _tokenizer()
+        self._weights, self._tokenizer, self._loading = _verified(*WEIGHTS), _tokenizer(), threading.Lock()
         self._file = None if cache_dir is None else _File(cache_dir / "vectors.db")
         self._known = functools.lru_cache(maxsize=4096)(self._look_up)  # labels and tickets come again and again
 
@@ -80,6 +75,16 @@ class Embedder:
             self._file.add(text, found := self._embed_one(text))
         return found
 
+    @functools.cached_property
+    def _session(self) -> onnxruntime.InferenceSession:
+        """The network, read when a text comes whose vector is not kept: that takes most of a second, and is seldom needed twice."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(str(self._weights), options, providers=["CPUExecutionProvider"])
+
     def _embed_one(self, text: str) -> Vectors:
         ids = self._tokenizer.encode(text).ids
         ids = ids if len(ids) <= MAX_TOKENS else [*ids[: MAX_TOKENS - 1], ids[-1]]
@@ -89,8 +94,10 @@ class Embedder:
             "attention_mask": np.ones_like(tokens),
             "token_type_ids": np.zeros_like(tokens),
         }
-        (hidden, *_) = self._session.run(None, {k: v for k, v in given.items() if k in self._inputs})
-        pooled = hidden[0].mean(axis=0) if hidden.ndim == 3 else hidden[0]
+        with self._loading:
+            session = self._session
+        (hidden,) = session.run(None, given)
+        pooled = hidden[0].mean(axis=0)
         unit: Vectors = (pooled / np.linalg.norm(pooled)).astype(np.float32)
         return unit
 
