@@ -19,6 +19,7 @@ import botocore.session
 import pytest
 from botocore.config import Config
 
+import workshop_lib.bedrock.client
 from workshop_lib.bedrock.catalogue import Catalogue
 from workshop_lib.bedrock.client import Bedrock
 from workshop_lib.bedrock.settings import Settings
@@ -89,10 +90,13 @@ def _no_settings_from_outside() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _botocores_own_files_are_read_once() -> Iterator[None]:
-    """Each boto3 session would read its service descriptions again: a tenth of a second, in hundreds of tests."""
+def _botocore_is_set_up_once() -> Iterator[None]:
+    """Each client would read its service descriptions and set up its session again: a tenth of a second, in hundreds of tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        patch.setattr(
+            workshop_lib.bedrock.client, "_unconfigured", functools.cache(workshop_lib.bedrock.client._unconfigured)
+        )
         yield
 
 

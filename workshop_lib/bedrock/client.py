@@ -31,7 +31,6 @@ from workshop_lib.bedrock.settings import Settings
 
 if TYPE_CHECKING:
     import boto3
-    import botocore.session
     from mypy_boto3_bedrock_runtime.client import BedrockRuntimeClient
 
 Message = Mapping[str, Any]
@@ -358,7 +357,7 @@ class Bedrock:
         s = self.settings
         local = s.mode == "local"
         if self._session is None and local:
-            self._session = boto3.Session(botocore_session=_unconfigured(), region_name=s.region or "us-west-2")
+            self._session = _unconfigured(s.region or "us-west-2")
         elif self._session is None:
             self._session = boto3.Session(profile_name=s.aws_profile, region_name=s.region)
         config = Config(
@@ -425,17 +424,19 @@ def _whole(response: T, *parts: str) -> T:
     return response
 
 
-def _unconfigured() -> botocore.session.Session:
+def _unconfigured(region: str) -> boto3.Session:
     """A session that reads no AWS configuration: at the local door no profile, file or variable of yours can be in the way."""
+    import boto3
     import botocore.session
 
-    return botocore.session.Session(
+    bare = botocore.session.Session(
         {
             "profile": (None, [], None, None),
             "config_file": (None, None, os.devnull, None),
             "credentials_file": (None, None, os.devnull, None),
         }
     )
+    return boto3.Session(botocore_session=bare, region_name=region)
 
 
 def _mark_daily_quota(parsed_response: dict[str, Any] | None = None, **_: Any) -> None:

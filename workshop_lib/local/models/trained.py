@@ -11,7 +11,6 @@ Only training needs scikit-learn and scipy: answering does without, because to i
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 import tempfile
@@ -24,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mmh3
 import numpy as np
 import numpy.typing as npt
 
@@ -211,12 +211,11 @@ class Hashed:
 def counts(view: str, text: str) -> Row:
     """How often each piece occurs, damped. The columns are those of scikit-learn's HashingVectorizer."""
     analyzer, ngrams, width = HASHED[view]
-    pieces = word_groups(text, ngrams) if analyzer == "word" else letter_groups(text, ngrams)
-    found: Counter[int] = Counter()
-    for piece, count in Counter(pieces).items():
-        found[abs(murmur3(piece)) % width] += count
-    columns = np.array(sorted(found), np.int64)
-    return Row(columns, 1 + np.log(np.array([found[column] for column in columns.tolist()], np.float32)))
+    pieces = Counter(word_groups(text, ngrams) if analyzer == "word" else letter_groups(text, ngrams))
+    hashed = np.abs(np.array([mmh3.hash(piece) for piece in pieces], np.int64)) % width
+    columns, of_piece = np.unique(hashed, return_inverse=True)
+    found = np.bincount(of_piece, np.array(list(pieces.values())))
+    return Row(columns, 1 + np.log(found.astype(np.float32)))
 
 
 def word_groups(text: str, sizes: tuple[int, int]) -> list[str]:
@@ -237,24 +236,6 @@ def letter_groups(text: str, sizes: tuple[int, int]) -> list[str]:
             if len(padded) <= size:
                 break
     return groups
-
-
-@functools.lru_cache(maxsize=2**16)
-def murmur3(piece: str) -> int:
-    """MurmurHash3 (x86, 32 bits, seed 0) of the UTF-8 bytes, as a signed number. Source: Austin Appleby, smhasher, public domain."""
-    data, low = piece.encode(), 0xFFFFFFFF
-    value = 0
-    for start in range(0, len(data), 4):
-        block = data[start : start + 4]
-        mixed = int.from_bytes(block, "little") * 0xCC9E2D51 & low
-        value ^= (mixed << 15 | mixed >> 17) * 0x1B873593 & low
-        if len(block) == 4:
-            value = (value << 13 | value >> 19) * 5 + 0xE6546B64 & low
-    value ^= len(data)
-    value = (value ^ value >> 16) * 0x85EBCA6B & low
-    value = (value ^ value >> 13) * 0xC2B2AE35 & low
-    value ^= value >> 16
-    return value - 2**32 if value >= 2**31 else value
 
 
 def training_vectors(embedder: Embedder, texts: Sequence[str], data_dir: Path) -> npt.NDArray[np.float32]:
@@ -361,13 +342,15 @@ def _fit_ridge(
 
 
 def _add_products(kernel: npt.NDArray[np.float32], matrix: Matrix, block: int = 800) -> None:
-    """kernel += matrix @ matrix.T. The few pieces that very many texts have are multiplied densely: that is much faster."""
+    """kernel += matrix @ matrix.T, in the upper triangle alone, which is all that is solved with.
+
+    The few pieces that very many texts have are multiplied densely: that is much faster.
+    """
     common = np.asarray((matrix > 0).sum(axis=0)).ravel() > matrix.shape[0] / 10
     dense, rare = matrix[:, common].toarray(), matrix[:, ~common]
-    turned = rare.T.tocsr()
     for i in range(0, len(kernel), block):
-        kernel[i : i + block] += dense[i : i + block] @ dense.T
-        kernel[i : i + block] += (rare[i : i + block] @ turned).toarray()
+        kernel[i : i + block, i:] += dense[i : i + block] @ dense[i:].T
+        kernel[i : i + block, i:] += (rare[i : i + block] @ rare[i:].T.tocsr()).toarray()
 
 
 def _centered(vectors: npt.NDArray[np.float32], center: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
