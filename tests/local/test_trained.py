@@ -7,7 +7,16 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from workshop_lib import load_tickets
 from workshop_lib.local.models.trained import HASHED, counts
 
-ODD = ["", "a", "I am.", "  two\tblanks\n", "Ü ärgert 日本語 😀 ok", "refund " * 300, "e-mail: x_y@z.io #1", "é日😀" * 9 + "x"]
+ODD = [
+    "",
+    "a",
+    "I am.",
+    "  two\tblanks\n",
+    "Ü ärgert 日本語 😀 ok",
+    "refund " * 300,
+    "e-mail: x_y@z.io #1",
+    "é日😀" * 9 + "x",
+]
 
 
 @pytest.mark.parametrize("view", HASHED)
