@@ -76,12 +76,24 @@ class LabPage:
     """One notebook, open in JupyterLab. Parts of it are named by CSS selectors; `cell` makes the selector of a cell."""
 
     page: Any
+    widget: str
+    """The id of its tab: all notebooks are on one page, since each load of JupyterLab takes ten seconds of a processor."""
     errors: list[str] = field(default_factory=list)
-    """What JavaScript raised and nobody caught."""
+    """What JavaScript raised on the page and nobody caught."""
+
+    @property
+    def all(self) -> str:
+        """The selector of the whole notebook."""
+        return f"#{self.widget} .jp-Notebook"
+
+    def show(self) -> None:
+        """Bring its tab to the front: what is behind it can be read, but neither clicked nor run."""
+        self.page.evaluate("id => jupyterapp.shell.activateById(id)", self.widget)
+        self.wait_until("id => jupyterapp.shell.currentWidget?.id === id", self.widget)
 
     def cell(self, source: str) -> str:
-        """The selector of the one cell whose source contains these characters."""
-        return f".jp-Notebook .jp-Cell[data-windowed-list-index='{self._index(source)}']"
+        """The selector of the one cell whose source contains these characters; its tab comes to the front."""
+        return f"{self.all} .jp-Cell[data-windowed-list-index='{self._index(source)}']"
 
     def output(self, source: str) -> str:
         """The selector of the outputs of that cell."""
@@ -89,6 +101,7 @@ class LabPage:
 
     def run_all(self) -> None:
         """Run every cell, with nothing left of an earlier run, and wait until the last one is done."""
+        self.show()
         self._command("notebook:clear-all-cell-outputs")
         self._command("notebook:run-all-cells")
 
@@ -100,10 +113,12 @@ class LabPage:
 
     def not_run(self) -> list[str]:
         """Cells of code that were not run to their end."""
+        self.show()
         return list(self.page.evaluate("() => code().filter(m => !m.executionCount).map(m => m.sharedModel.source)"))
 
     def complaints(self) -> list[str]:
         """Tracebacks that their cell does not promise, and all that was written to stderr."""
+        self.show()
         cells = self.page.evaluate("() => code().map(m => [m.getMetadata('tags') ?? [], m.outputs.toJSON()])")
         found = []
         for tags, outputs in cells:
@@ -121,12 +136,12 @@ class LabPage:
     def follow(self, selector: str) -> None:
         """Remember every text that the first element of this selector shows from now on."""
         self.page.evaluate(
-            """selector => { const told = (window.stories ??= {})[selector] = [];
+            """([all, selector]) => { const told = (window.stories ??= {})[selector] = [];
             const look = () => { const text = document.querySelector(selector)?.textContent;
                                  if (text && text !== told.at(-1)) told.push(text) };
             new MutationObserver(look).observe(
-                document.querySelector('.jp-Notebook'), {subtree: true, childList: true, characterData: true}) }""",
-            selector,
+                document.querySelector(all), {subtree: true, childList: true, characterData: true}) }""",
+            [self.all, selector],
         )
 
     def story(self, selector: str) -> list[str]:
@@ -138,6 +153,7 @@ class LabPage:
         self.page.wait_for_function(condition, arg=argument, timeout=PATIENCE * 1000)
 
     def _index(self, source: str) -> int:
+        self.show()
         sources = self.page.evaluate("() => notebook().widgets.map(c => c.model.sharedModel.source)")
         found = [i for i, text in enumerate(sources) if source in text]
         if len(found) != 1:
@@ -220,29 +236,31 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def lab(browser: Any, server: Server) -> Iterator[Callable[[str], LabPage]]:
     """Open a notebook by its path below notebooks/, with a kernel that is connected and idle."""
-    pages = []
+    page = browser.new_page(viewport={"width": 1280, "height": 1700})
+    page.set_default_timeout(PATIENCE * 1000)
+    page.add_init_script(SHORTHANDS)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
 
     def open_notebook(path: str) -> LabPage:
         # A page that has to start its kernel sometimes starts two and lets go of the first, with the cells that wait for it.
         wanted = {"path": path, "name": path, "type": "notebook", "kernel": {"name": "python3"}}
         kernel = server.ask("/api/sessions", wanted)["kernel"]["id"]
-        page = browser.new_page(viewport={"width": 1280, "height": 1700})
-        pages.append(page)
-        page.set_default_timeout(PATIENCE * 1000)
-        page.add_init_script(SHORTHANDS)
-        opened = LabPage(page)
-        page.on("pageerror", lambda error: opened.errors.append(str(error)))
-        page.goto(f"{server.url}/doc/tree/{path}?token={server.token}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell", state="attached")
+        if page.url == "about:blank":
+            page.goto(f"{server.url}/doc/tree/{path}?token={server.token}")
+        else:
+            page.evaluate("path => { jupyterapp.commands.execute('docmanager:open', {path}) }", path)
+        opened = LabPage(page, "", errors)
         opened.wait_until(
             "id => kernel()?.id === id && kernel().connectionStatus === 'connected' && kernel().status === 'idle'",
             kernel,
         )
+        opened.widget = page.evaluate("() => jupyterapp.shell.currentWidget.id")
+        page.wait_for_selector(f"{opened.all} .jp-Cell", state="attached")
         return opened
 
     yield open_notebook
-    for page in pages:
-        page.close()
+    page.close()
 
 
 def _free_port() -> int:

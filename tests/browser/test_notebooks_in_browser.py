@@ -35,8 +35,8 @@ def test_nothing_on_the_page_raises(lab_02):
 
 
 def test_no_output_is_left_undrawn(lab_02):
-    assert "Loading widget" not in lab_02.text(".jp-Notebook")
-    assert "Error displaying widget" not in lab_02.text(".jp-Notebook")
+    assert "Loading widget" not in lab_02.text(lab_02.all)
+    assert "Error displaying widget" not in lab_02.text(lab_02.all)
 
 
 def test_a_tickets_journey_grows_while_its_cell_runs(lab_02):
@@ -82,7 +82,7 @@ def test_a_solved_copy_shows_a_journey_before_anything_is_run(solved_02):
 
 
 def test_a_solved_copy_shows_its_charts_before_anything_is_run(solved_02):
-    sizes = solved_02.page.locator(".jp-OutputArea-output img").evaluate_all("all => all.map(i => i.naturalWidth)")
+    sizes = solved_02.page.locator(f"{solved_02.all} .jp-OutputArea-output img").evaluate_all("all => all.map(i => i.naturalWidth)")
     assert len(sizes) == 2
     assert all(sizes)
 
