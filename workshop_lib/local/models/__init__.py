@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,7 +23,6 @@ def load_answerer(data_dir: Path, cache_dir: Path) -> Answerer:
     embedder = Embedder(cache_dir)
     cheap, strong = train(embedder, data_dir=data_dir, cache_dir=cache_dir)
 
-    @functools.cache
     def key() -> Mapping[str, Label]:
         labels = load_labels(data_dir=data_dir)
         return {read_ticket(TRIAGE.describe(ticket)): labels[ticket.id] for ticket in load_tickets(data_dir=data_dir)}

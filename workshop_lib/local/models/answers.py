@@ -14,7 +14,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from workshop_lib.bedrock.catalogue import ModelSpec
 from workshop_lib.embedding import Vectors
@@ -24,6 +24,7 @@ from workshop_lib.local.models.zero_shot import ZeroShot
 from workshop_lib.local.wire import ServiceError
 from workshop_lib.triage.datasets import Label
 
+T = TypeVar("T")
 Distribution = Mapping[str, float]
 CONFIDENCE_NAMES = ("confidence", "certainty")
 REASON_NAMES = ("reason", "reasoning", "rationale", "explanation", "summary")
@@ -80,12 +81,12 @@ class Answerer:
         Args:
             cheap, strong: the trained pair.
             zero_shot: for closed lists that the pair was not trained on.
-            key: gives the answer key by `read_ticket` text, for the judge.
+            key: gives the answer key by `read_ticket` text; called when the judge is first asked.
             shop_model: gives the pair for the shop; called at the first question of the shop.
         """
         self._models = {"cheap": cheap, "strong": strong, "judge": strong}
-        self._zero_shot, self._key = zero_shot, key
-        self._shop_model, self._lock = functools.cache(shop_model), threading.Lock()
+        self._zero_shot = zero_shot
+        self._key, self._shop = _once(key), _once(shop_model)
         # The same tickets are asked again and again: by a baseline and a cascade, by votes, by a cell that is run twice.
         self._read = functools.lru_cache(maxsize=4096)(lambda manner, text: self._models[manner].predict(text))
         self._quote = functools.lru_cache(maxsize=4096)(
@@ -121,10 +122,6 @@ class Answerer:
         filled = self._fill(spec.stand_in, question, schema)
         text = json.dumps(filled, ensure_ascii=False)
         return Said(text, ((tool["name"], filled),) if tool is not None else (), form=True)
-
-    def _shop(self) -> shop.ShopModel:
-        with self._lock:
-            return self._shop_model()
 
     def _label(self, spec: ModelSpec, question: Question) -> str:
         """simple or complex; now and then in a sentence."""
@@ -257,6 +254,17 @@ class Answerer:
             f"I am the small local model that stands in for {spec.label}: a text classifier, not a language model. "
             f"Read as a support ticket, your message looks like: {seen}. Give me a tool with closed lists to fill in."
         )
+
+
+def _once(make: Callable[[], T]) -> Callable[[], T]:
+    """Make it at the first call, and once: the other threads wait, since to make it for each takes all of them longer."""
+    lock, made = threading.Lock(), functools.cache(make)
+
+    def get() -> T:
+        with lock:
+            return made()
+
+    return get
 
 
 def _form(schema: object) -> tuple[Mapping[str, Mapping[str, Any]], set[str]]:
