@@ -13,8 +13,8 @@ demo: .venv/ready   ## 30 tickets through strong-only, cheap-only and cascade, i
 	@$(BIN)/workshop demo
 
 test: .venv/ready   ## style, types, every test, every notebook
-	@# Three workers on two cores, since tests wait for kernels and latencies; numpy's threads would only wait for each other.
-	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+	@# Four workers on two cores, since tests wait for kernels and latencies; numpy's threads would only wait for each other.
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder
 
 lab: .venv/ready   ## JupyterLab, opened at notebook 00
 	$(BIN)/jupyter lab notebooks/00_check_your_setup.ipynb --LabApp.news_url=None \

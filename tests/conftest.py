@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import http.client
 import json
 import os
@@ -47,6 +48,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((i for i, start in enumerate(LONG) if path.startswith(start)), len(LONG))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: the garbage collector need not look through it again and again."""
+    gc.freeze()
 
 
 class Clock:
