@@ -82,7 +82,9 @@ def test_a_solved_copy_shows_a_journey_before_anything_is_run(solved_02):
 
 
 def test_a_solved_copy_shows_its_charts_before_anything_is_run(solved_02):
-    sizes = solved_02.page.locator(f"{solved_02.all} .jp-OutputArea-output img").evaluate_all("all => all.map(i => i.naturalWidth)")
+    sizes = solved_02.page.locator(f"{solved_02.all} .jp-OutputArea-output img").evaluate_all(
+        "all => all.map(i => i.naturalWidth)"
+    )
     assert len(sizes) == 2
     assert all(sizes)
 
