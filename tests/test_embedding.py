@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from workshop_lib import embedding
-from workshop_lib.embedding import Embedder
+from workshop_lib.bedrock.settings import PROJECT
+from workshop_lib.embedding import Embedder, write_vectors
+from workshop_lib.local.models import VECTORS, shipped_texts
 
 TEXTS = ["The export fails.", "Where is my invoice?", "half a pair: \ud83d"]
 
@@ -58,3 +60,26 @@ def test_a_full_file_takes_no_more(tmp_path, monkeypatch):
     Embedder(tmp_path).embed(TEXTS[:2])
     with sqlite3.connect(tmp_path / "vectors.db") as file:
         assert file.execute("SELECT count(*) FROM vectors").fetchone() == (1,)
+
+
+def test_a_new_cache_begins_with_what_is_shipped(plain, tmp_path):
+    write_vectors(tmp_path / "shipped.npz", TEXTS[:2])
+    begun = Embedder(tmp_path / "cache", shipped=tmp_path / "shipped.npz")
+    begun._embed_one = None  # nothing is computed
+    assert begun.embed(TEXTS[:2]).tobytes() == plain.embed(TEXTS[:2]).tobytes()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no archive at all"], ids=["missing", "empty", "damaged"])
+def test_what_cannot_be_begun_with_is_computed(plain, tmp_path, content):
+    if content is not None:
+        (tmp_path / "shipped.npz").write_bytes(content)
+    begun = Embedder(tmp_path / "cache", shipped=tmp_path / "shipped.npz")
+    assert np.array_equal(begun.embed(TEXTS[:1]), plain.embed(TEXTS[:1]))
+
+
+def test_the_shipped_vectors_are_those_of_todays_tickets_and_shop(plain, tmp_path):
+    texts = shipped_texts(PROJECT / "data")
+    begun = Embedder(tmp_path, shipped=PROJECT / "data" / VECTORS)
+    begun._embed_one = None  # nothing is computed
+    some = texts[::100]
+    assert np.allclose(np.vstack([begun.embed([text]) for text in texts])[::100], plain.embed(some), atol=0.02)

@@ -12,6 +12,7 @@ import hashlib
 import os
 import sqlite3
 import threading
+import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -46,16 +47,17 @@ MOST_KEPT = 20_000
 class Embedder:
     """all-MiniLM-L6-v2: mean-pooled, unit-length vectors of 384 numbers. Safe to share between threads."""
 
-    def __init__(self, cache_dir: Path | None = None) -> None:
+    def __init__(self, cache_dir: Path | None = None, *, shipped: Path | None = None) -> None:
         """
         Args:
             cache_dir: where vectors are kept from one process to the next, without their texts; None: in memory alone.
+            shipped: a file of `write_vectors` that a new `cache_dir` begins with.
 
         Raises:
             ConfigurationError: a package is missing, or a file is not the one that was measured.
         """
         self._weights, self._tokenizer, self._loading = _verified(*WEIGHTS), _tokenizer(), threading.Lock()
-        self._file = None if cache_dir is None else _File(cache_dir / "vectors.db")
+        self._file = None if cache_dir is None else _File(cache_dir / "vectors.db", shipped)
         self._known = functools.lru_cache(maxsize=4096)(self._look_up)  # labels and tickets come again and again
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -105,10 +107,12 @@ class Embedder:
 class _File:
     """Vectors by a hash of what they depend on. It saves time and nothing else: where the file fails, it is done without."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shipped: Path | None) -> None:
         self._path, self._lock = path, threading.Lock()
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
+            if shipped is not None and not path.exists():
+                self._begin_with(shipped)
 
     def get(self, text: str) -> Vectors | None:
         """The vector as it was computed, bit by bit."""
@@ -125,6 +129,17 @@ class _File:
             if (last or 0) < MOST_KEPT:
                 file.execute("INSERT OR IGNORE INTO vectors VALUES (?, ?)", (_key(text), vector.tobytes()))
 
+    def _begin_with(self, shipped: Path) -> None:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, sqlite3.Error),
+            np.load(shipped, allow_pickle=False) as found,
+            self._open() as file,
+        ):
+            pairs = [(k.tobytes(), row.tobytes()) for k, row in zip(found["keys"], found["rows"], strict=True)]
+            file.execute("BEGIN")
+            file.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", pairs)
+            file.execute("COMMIT")
+
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """For one use, in some tenths of a millisecond: Windows removes no file that is open."""
@@ -132,6 +147,12 @@ class _File:
             file.execute("PRAGMA synchronous=OFF")  # what a power cut takes is computed again
             file.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB UNIQUE NOT NULL, vector BLOB NOT NULL)")
             yield file
+
+
+def write_vectors(path: Path, texts: Sequence[str]) -> None:
+    """Keep the vectors of some texts, without them, for a machine that has not computed any: the same bits everywhere."""
+    keys = np.array([np.frombuffer(_key(text), np.uint8) for text in texts])
+    np.savez_compressed(path, keys=keys, rows=Embedder().embed(texts))
 
 
 def _key(text: str) -> bytes:

@@ -299,12 +299,13 @@ def build_notebooks(
 
 @app.command("build-embeddings")
 def build_embeddings() -> None:
-    """Write data/embeddings.npz again, after a change to the training tickets."""
-    from workshop_lib.local.models.trained import write_embeddings
+    """Write data/embeddings.npz and data/vectors.npz again, after a change to tickets, questions or the shop."""
+    from workshop_lib.local.models import write_shipped
 
-    with console.status("Embedding the training tickets (a minute or two)"):
-        path = write_embeddings(Settings.load().data_dir)
-    console.print(f"written: {path.name}, {path.stat().st_size / 1e6:.1f} MB", highlight=False)
+    with console.status("Embedding the texts (a minute or two)"):
+        paths = write_shipped(Settings.load().data_dir)
+    for path in paths:
+        console.print(f"written: {path.name}, {path.stat().st_size / 1e6:.1f} MB", highlight=False)
 
 
 def main() -> None:

@@ -77,6 +77,11 @@ class Piece:
         name, colon, _ = self.text.partition(": ")
         return name if colon and not self.step else ""
 
+    @property
+    def meaning(self) -> str:
+        """What it is about, to be embedded."""
+        return f"{self.section} {self.name or self.text}"
+
 
 class ShopModel:
     """The pair, for the shop. Safe to share between threads."""
@@ -299,9 +304,7 @@ class ShopModel:
         parts = [text] if manner == "cheap" else [text, *parts_of(text)]
         near = _overlap(parts, told)
         if manner != "cheap":
-            meant = [
-                self._embedder.embed([f"{p.section} {p.name or p.text}"]) for p in pieces
-            ]  # one by one: they are kept
+            meant = [self._embedder.embed([p.meaning]) for p in pieces]  # one by one: they are kept
             near += self._embedder.embed(parts) @ np.vstack(meant).T
         lines = self._of(manner).heads["lines"](self._of(manner).task(text))
         near += LINES * np.array(
@@ -471,6 +474,12 @@ def learn(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> ShopModel:
 def known_texts(shop: Shop, examples: Sequence[Question]) -> list[str]:
     """All that the pair learns from: the examples, then a description of each entry of the shop."""
     return [*(q.text for q in examples), *_descriptions(shop).values()]
+
+
+def quotable_texts(shop: Shop) -> list[str]:
+    """What each piece of each entry is about."""
+    pieces = [piece for lookup in _descriptions(shop) for piece in pieces_of(entry_text(shop, lookup), 0)]
+    return list(dict.fromkeys(piece.meaning for piece in pieces))
 
 
 def asks_label(system: str) -> bool:
