@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +89,7 @@ class Detector:
         self.steps: Floats = np.where(own, np.log(ratios / norm)[:, None], -np.log(norm)[:, None])
         """Shape (sums, names): first those for "too often", then those for "too rarely"."""
         rng = np.random.default_rng(seed)
-        highest = self.statistics(_draw(rng.dirichlet(weights, simulations), horizon, rng)).max(axis=1)
+        highest = self._highest(_draw(rng.dirichlet(weights, simulations), horizon, rng))
         self.limit = float(np.quantile(highest, 1 - false_alarms, method="higher"))
 
     def code(self, names: Sequence[str]) -> npt.NDArray[np.intp]:
@@ -107,15 +107,25 @@ class Detector:
         Args:
             streams: names as `code` gives them, shape (streams, tickets).
         """
-        steps = np.ascontiguousarray(self.steps, dtype=np.float32)
-        sums, gained = np.zeros((2, len(self.steps), len(streams)), dtype=np.float32)
-        found = np.empty(streams.T.shape, dtype=np.float32)
-        for ticket, names in enumerate(np.ascontiguousarray(streams.T)):  # all streams at once: they fit into a cache
-            np.take(steps, names, axis=1, out=gained, mode="clip")
+        return np.stack([sums.max(axis=1) for sums in self._sums(streams)], axis=1)
+
+    def _highest(self, streams: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+        """The highest that any sum of each stream comes to."""
+        best = np.zeros((len(streams), len(self.steps)), dtype=np.float32)
+        for sums in self._sums(streams):
+            np.maximum(best, sums, out=best)
+        highest: npt.NDArray[np.float32] = best.max(axis=1)
+        return highest
+
+    def _sums(self, streams: npt.NDArray[np.intp]) -> Iterator[npt.NDArray[np.float32]]:
+        """After each ticket the sums, shape (streams, sums): one array, which the next ticket changes."""
+        steps = np.ascontiguousarray(self.steps.T, dtype=np.float32)
+        sums, gained = np.zeros((2, len(streams), len(self.steps)), dtype=np.float32)
+        for names in np.ascontiguousarray(streams.T):  # all streams at once: they fit into a cache
+            np.take(steps, names, axis=0, out=gained, mode="clip")
             sums += gained
             np.maximum(sums, 0, out=sums)
-            sums.max(axis=0, out=found[ticket])
-        return found.T
+            yield sums
 
     def describe(self, sum_index: int) -> str:
         """What a sum waits for, in words."""
