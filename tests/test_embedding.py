@@ -59,7 +59,7 @@ def test_a_full_file_takes_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "MOST_KEPT", 1)
     Embedder(tmp_path).embed(TEXTS[:2])
     with sqlite3.connect(tmp_path / "vectors.db") as file:
-        assert file.execute("SELECT count(*) FROM vectors").fetchone() == (1,)
+        assert file.execute("SELECT count(*) FROM kept").fetchone() == (1,)
 
 
 def test_a_new_cache_begins_with_what_is_shipped(plain, tmp_path):

@@ -1,6 +1,7 @@
 """The package as a whole: light to import, free of side effects, layered."""
 
 import ast
+import functools
 import json
 import subprocess
 import sys
@@ -37,13 +38,16 @@ LOCAL_MAY_IMPORT = {"bedrock", "embedding", "triage", "shop", "local"}
 MAY_IMPORT_LOCAL = {"local", "workshop", "lessons", "cli"}
 
 
+@functools.cache
 def imports_of(path):
+    found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "workshop_lib")
+            found += [node.module]
+            found += [f"{node.module}.{alias.name}" for alias in node.names if node.module == "workshop_lib"]
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
+    return found
 
 
 def parts():

@@ -41,7 +41,7 @@ TOKENIZER = (
 MAX_TOKENS = 256
 """The length the model was trained for; longer texts are read up to here."""
 MOST_KEPT = 20_000
-"""Vectors in a file, of 1,536 bytes each: beyond that they are computed again, which takes some twenty milliseconds."""
+"""Results in a file, of 1,536 bytes a vector: beyond that they are computed again, which takes some twenty milliseconds."""
 
 
 class Embedder:
@@ -57,7 +57,7 @@ class Embedder:
             ConfigurationError: a package is missing, or a file is not the one that was measured.
         """
         self._weights, self._tokenizer, self._loading = _verified(*WEIGHTS), _tokenizer(), threading.Lock()
-        self._file = None if cache_dir is None else _File(cache_dir / "vectors.db", shipped)
+        self._file = None if cache_dir is None else Kept(cache_dir / "vectors.db", shipped)
         self._known = functools.lru_cache(maxsize=4096)(self._look_up)  # labels and tickets come again and again
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -72,10 +72,12 @@ class Embedder:
     def _look_up(self, text: str) -> Vectors:
         if self._file is None:
             return self._embed_one(text)
-        found = self._file.get(text)
-        if found is None:
-            self._file.add(text, found := self._embed_one(text))
-        return found
+        found = self._file.get(_key(text))
+        if found is not None and len(found) == 384 * 4:
+            return np.frombuffer(found, np.float32)
+        vector = self._embed_one(text)
+        self._file.add(_key(text), vector.tobytes())
+        return vector
 
     @functools.cached_property
     def _session(self) -> onnxruntime.InferenceSession:
@@ -104,30 +106,34 @@ class Embedder:
         return unit
 
 
-class _File:
-    """Vectors by a hash of what they depend on. It saves time and nothing else: where the file fails, it is done without."""
+class Kept:
+    """Small results by a hash of what they depend on, in a file. It saves time and nothing else: where the file fails, it is done without."""
 
-    def __init__(self, path: Path, shipped: Path | None) -> None:
+    def __init__(self, path: Path, shipped: Path | None = None) -> None:
+        """
+        Args:
+            path: the file; made at first use.
+            shipped: a file of `write_vectors` that a new one begins with.
+        """
         self._path, self._lock = path, threading.Lock()
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             if shipped is not None and not path.exists():
                 self._begin_with(shipped)
 
-    def get(self, text: str) -> Vectors | None:
-        """The vector as it was computed, bit by bit."""
+    def get(self, key: bytes) -> bytes | None:
+        """The result as it was computed, bit by bit; None: it is not kept."""
         with contextlib.suppress(sqlite3.Error), self._open() as file:
-            found = file.execute("SELECT vector FROM vectors WHERE text = ?", (_key(text),)).fetchone()
-            if found is not None and len(found[0]) == 384 * 4:
-                return np.frombuffer(found[0], np.float32)
+            found = file.execute("SELECT result FROM kept WHERE key = ?", (key,)).fetchone()
+            return None if found is None else bytes(found[0])
         return None
 
-    def add(self, text: str, vector: Vectors) -> None:
+    def add(self, key: bytes, result: bytes) -> None:
         """Keep one, if there is room."""
         with contextlib.suppress(sqlite3.Error), self._open() as file:
-            (last,) = file.execute("SELECT max(rowid) FROM vectors").fetchone()
+            (last,) = file.execute("SELECT max(rowid) FROM kept").fetchone()
             if (last or 0) < MOST_KEPT:
-                file.execute("INSERT OR IGNORE INTO vectors VALUES (?, ?)", (_key(text), vector.tobytes()))
+                file.execute("INSERT OR IGNORE INTO kept VALUES (?, ?)", (key, result))
 
     def _begin_with(self, shipped: Path) -> None:
         with (
@@ -137,7 +143,7 @@ class _File:
         ):
             pairs = [(k.tobytes(), row.tobytes()) for k, row in zip(found["keys"], found["rows"], strict=True)]
             file.execute("BEGIN")
-            file.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?)", pairs)
+            file.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?)", pairs)
             file.execute("COMMIT")
 
     @contextlib.contextmanager
@@ -145,7 +151,7 @@ class _File:
         """For one use, in some tenths of a millisecond: Windows removes no file that is open."""
         with self._lock, contextlib.closing(sqlite3.connect(self._path, timeout=1, isolation_level=None)) as file:
             file.execute("PRAGMA synchronous=OFF")  # what a power cut takes is computed again
-            file.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB UNIQUE NOT NULL, vector BLOB NOT NULL)")
+            file.execute("CREATE TABLE IF NOT EXISTS kept (key BLOB UNIQUE NOT NULL, result BLOB NOT NULL)")
             yield file
 
 
@@ -156,8 +162,12 @@ def write_vectors(path: Path, texts: Sequence[str]) -> None:
 
 
 def _key(text: str) -> bytes:
-    given = f"{WEIGHTS[2]} {TOKENIZER[2]} {MAX_TOKENS} {text}"
-    return hashlib.sha256(given.encode("utf-8", "surrogatepass")).digest()
+    return digest(f"{WEIGHTS[2]} {TOKENIZER[2]} {MAX_TOKENS}", text)
+
+
+def digest(*given: str) -> bytes:
+    """What `Kept` finds a result by: all that it depends on."""
+    return hashlib.sha256(" ".join(given).encode("utf-8", "surrogatepass")).digest()
 
 
 @functools.lru_cache(maxsize=4096)

@@ -11,14 +11,15 @@ Only training needs scikit-learn and scipy: answering does without, because to i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
 import tempfile
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from workshop_lib.bedrock.errors import ConfigurationError
-from workshop_lib.embedding import Embedder
+from workshop_lib.embedding import Embedder, Kept, digest
 from workshop_lib.local.models.speech import sentences
 from workshop_lib.triage.datasets import Label, load_labels, load_tickets
 from workshop_lib.triage.schema import Category, Priority
@@ -95,16 +96,34 @@ class View:
 class TrainedModel:
     """A view that answers, and one that chooses what to quote."""
 
-    def __init__(self, view: View, quoting: View) -> None:
-        self._view, self._quoting = view, quoting
+    def __init__(self, view: View, quoting: View, *, name: str = "", kept: Kept | None = None) -> None:
+        """
+        Args:
+            kept: where answers are kept from one process to the next, under the model's `name`; None: nowhere.
+        """
+        self._view, self._quoting, self._name, self._kept = view, quoting, name, kept
 
     def predict(self, text: str) -> dict[str, dict[str, float]]:
         """Head to label to probability: `category`, and `urgency` with labels such as "P2+false" (priority and needs_human)."""
+        likely: dict[str, dict[str, float]] = self._recalled("probabilities", text, lambda: self._probabilities(text))
+        return likely
+
+    def _probabilities(self, text: str) -> dict[str, dict[str, float]]:
         row = self._view.features(text)
         return {
             name: dict(zip(head.labels, map(float, head.probabilities(row)), strict=True))
             for name, head in self._view.heads.items()
         }
+
+    def _recalled(self, what: str, text: str, make: Callable[[], Any]) -> Any:
+        if self._kept is None:
+            return make()
+        key = digest(self._name, what, text)
+        with contextlib.suppress(ValueError):  # not kept yet, or damaged
+            return json.loads(self._kept.get(key) or "")
+        made = make()
+        self._kept.add(key, json.dumps(made).encode())
+        return made
 
     def telling_sentence(self, text: str, category: str) -> str:
         """The sentence that speaks most for a category."""
@@ -112,7 +131,12 @@ class TrainedModel:
         if category not in head.labels:
             return parts[0]
         column = head.labels.index(category)
-        return max(parts, key=lambda part: head.probabilities(self._quoting.features(part))[column])
+
+        def most() -> int:
+            return int(np.argmax([head.probabilities(self._quoting.features(part))[column] for part in parts]))
+
+        place: int = self._recalled(f"sentence for {category}", text, most)  # and not the sentence: no text is kept
+        return parts[place]
 
 
 def train(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> tuple[TrainedModel, TrainedModel]:
@@ -121,7 +145,8 @@ def train(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> tuple[Train
     Raises:
         ConfigurationError: the tickets cannot be read.
     """
-    cache = cache_dir / f"pair-{hashlib.sha256(identity(data_dir).encode()).hexdigest()[:16]}.npz"
+    which = identity(data_dir)
+    cache = cache_dir / f"pair-{hashlib.sha256(which.encode()).hexdigest()[:16]}.npz"
     stored = read_arrays(cache)
     if stored is None:
         with one_at_a_time(cache):
@@ -145,7 +170,10 @@ def train(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> tuple[Train
 
     words = view("words", hashed["words"])
     strong = view("strong", likeness)
-    return TrainedModel(words, words), TrainedModel(strong, view("strong", hashed["letters"], part))
+    quoting = view("strong", hashed["letters"], part)
+    return TrainedModel(words, words), TrainedModel(
+        strong, quoting, name=f"{which}, strong", kept=Kept(cache_dir / "answers.db")
+    )
 
 
 def identity(data_dir: Path) -> str:
@@ -365,7 +393,7 @@ def _nearness(some: npt.NDArray[np.float32], others: npt.NDArray[np.float32]) ->
     return near
 
 
-@contextmanager
+@contextlib.contextmanager
 def _early_stop() -> Iterator[None]:
     """Stopping before convergence is part of the recipe: it regularises, so scikit-learn's warning of it is kept quiet."""
     from sklearn.exceptions import ConvergenceWarning
@@ -394,7 +422,7 @@ def read_arrays(cache: Path) -> Arrays | None:
         return None  # not there yet, or cut short: fit again
 
 
-@contextmanager
+@contextlib.contextmanager
 def one_at_a_time(cache: Path) -> Iterator[None]:
     """Several notebooks may open at once: one of them trains, on all cores, and the others read what it wrote."""
     import filelock
