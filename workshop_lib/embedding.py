@@ -72,16 +72,17 @@ class Embedder:
     def _look_up(self, text: str) -> Vectors:
         if self._file is None:
             return self._embed_one(text)
-        found = self._file.get(_key(text))
+        key = _key(text)
+        found = self._file.get(key)
         if found is not None and len(found) == 384 * 4:
             return np.frombuffer(found, np.float32)
         vector = self._embed_one(text)
-        self._file.add(_key(text), vector.tobytes())
+        self._file.add(key, vector.tobytes())
         return vector
 
     @functools.cached_property
     def _session(self) -> onnxruntime.InferenceSession:
-        """The network, read when a text comes whose vector is not kept: that takes most of a second, and is seldom needed twice."""
+        """The network, read when a text comes whose vector is not kept: that takes half a second, and many a process needs none."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -21,7 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,8 @@ class LabPage:
 
     page: Any
     widget: str
-    """The id of its tab: all notebooks are on one page, since each load of JupyterLab takes ten seconds of a processor."""
-    errors: list[str] = field(default_factory=list)
+    """The id of its tab: all notebooks are on one page, since each load of JupyterLab takes several seconds of a processor."""
+    errors: list[str]
     """What JavaScript raised on the page and nobody caught."""
 
     @property
@@ -250,12 +250,11 @@ def lab(browser: Any, server: Server) -> Iterator[Callable[[str], LabPage]]:
             page.goto(f"{server.url}/doc/tree/{path}?token={server.token}")
         else:
             page.evaluate("path => { jupyterapp.commands.execute('docmanager:open', {path}) }", path)
-        opened = LabPage(page, "", errors)
-        opened.wait_until(
+        page.wait_for_function(
             "id => kernel()?.id === id && kernel().connectionStatus === 'connected' && kernel().status === 'idle'",
-            kernel,
+            arg=kernel,
         )
-        opened.widget = page.evaluate("() => jupyterapp.shell.currentWidget.id")
+        opened = LabPage(page, page.evaluate("() => jupyterapp.shell.currentWidget.id"), errors)
         page.wait_for_selector(f"{opened.all} .jp-Cell", state="attached")
         return opened
 

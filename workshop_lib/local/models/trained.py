@@ -140,7 +140,8 @@ class TrainedModel:
 
 
 def train(embedder: Embedder, *, data_dir: Path, cache_dir: Path) -> tuple[TrainedModel, TrainedModel]:
-    """The cheap and the strong model. The fitted heads are kept in `cache_dir`, under a hash of all that went in.
+    """The cheap and the strong model. The fitted heads are kept in `cache_dir`, under a hash of all that went in; the strong one's
+    answers as well, since they take it some milliseconds each.
 
     Raises:
         ConfigurationError: the tickets cannot be read.
